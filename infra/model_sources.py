@@ -1,0 +1,56 @@
+"""Which snapshot a server should load: the newest in a folder, or the one that an alias names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.errors import ConfigError
+from recsys.snapshots import read_manifest, snapshots
+from serving.replica import newest_of
+
+if TYPE_CHECKING:
+    from training.promotion.mlflow_registry import ModelRegistry
+
+
+class FolderSource:
+    """Follows whatever model was saved last. Reads only; any number of callers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def model(self) -> str | None:
+        """Lineage of the snapshot that was written last."""
+        paths = snapshots(self._folder)
+        if not paths:
+            return None
+        return read_manifest(max(paths, key=lambda path: path.stat().st_mtime_ns)).model
+
+    def newest(self, model: str) -> Path | None:
+        """Newest snapshot of a lineage."""
+        return newest_of(snapshots(self._folder), model)
+
+
+class AliasSource:
+    """Follows a registry alias: its version decides the lineage, and where the trainer of that lineage
+    has saved a newer snapshot, that one is loaded. One caller at a time."""
+
+    def __init__(self, registry: ModelRegistry, reference: str, folder: FolderSource) -> None:
+        name, at, alias = reference.partition("@")
+        if not (name and at and alias):
+            raise ConfigError(
+                f"want a model as NAME@ALIAS, got {reference!r}; for example movielens@champion"
+            )
+        self._registry, self._name, self._alias, self._folder = registry, name, alias, folder
+
+    def model(self) -> str | None:
+        """Lineage of the version that the alias names now."""
+        named = self._registry.resolve(self._name, self._alias)
+        return named[0] if named else None
+
+    def newest(self, model: str) -> Path | None:
+        """The alias's own snapshot, or a newer one of the same lineage."""
+        named = self._registry.resolve(self._name, self._alias)
+        candidates = [named[1]] if named and named[0] == model else []
+        trained = self._folder.newest(model)
+        return newest_of([*candidates, *([trained] if trained else [])], model)

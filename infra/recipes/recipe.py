@@ -1,0 +1,59 @@
+"""A whole configuration in one value: what is learned, from what, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feature_store.datasets.log import Dataset
+from infra.settings import Settings
+from recsys.features import FeatureSchema
+from recsys.ranking.learner import AdamConfig
+from recsys.ranking.tower import TowerConfig
+from recsys.table.modules import Pooling
+from recsys.table.spec import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
+from streaming.label_join import JoinConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One model's features, table, tower, label rule and data; shared by every process of its loop."""
+
+    name: str
+    title: str
+    """For people."""
+    schema: FeatureSchema
+    pooling: Mapping[str, Pooling]
+    """How a multi-valued feature's rows become one, by feature name."""
+    table: TableSpec
+    tower: TowerConfig
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    """How the tower learns."""
+    join: JoinConfig
+    domains: tuple[str, ...]
+    """What a request may name; the first is the default."""
+    load: Callable[[Path | None, Settings], Dataset]
+    """(folder that the user named or None, settings) -> the data set."""
+    context: frozenset[str] = frozenset()
+    """Numbers that a request may carry to replace a "request." column of the same name."""
+    micro_batch: int = 64
+    """Examples per learning step: part of the model."""
+    demo_events: int | None = None
+    """How many rows of the log the demo replays; None: all."""
+
+
+def wide_and_vector(name: str, *, dim: int, wide_rate: float, vector_rate: float) -> TableSpec:
+    """Rows of a first-order weight and a vector, both under Adagrad, as a DeepFM reads them."""
+    return TableSpec(
+        name=name,
+        slices=(
+            SliceSpec(name="wide", dim=1, optimizer=Adagrad(learning_rate=wide_rate), initializer=Zeros()),
+            SliceSpec(
+                name="vector",
+                dim=dim,
+                optimizer=Adagrad(learning_rate=vector_rate),
+                initializer=Uniform(low=-0.01, high=0.01),
+            ),
+        ),
+    )

@@ -1,0 +1,206 @@
+"""The learner: one pass of predict, then learn, over batches in time order.
+
+The loss is the sum of the log losses of a batch. A table row takes one optimizer step along its
+summed gradient, so a rare key learns as fast from its one example in a large batch as in a small
+one; with means it would hardly move. The dense weights take an Adam step along the mean, whose size
+does not depend on the batch.
+
+Axes: B examples of a batch, F features, T keys in all, W = F * (1 + K) columns of a pooled row.
+Adam: Kingma & Ba, ICLR 2015, arXiv:1412.6980.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recsys.errors import ConfigError, GradientError, ShapeError, SnapshotError
+from recsys.features import RaggedKeys
+from recsys.ranking.tower import (
+    WEIGHT,
+    TowerConfig,
+    check_like,
+    check_table,
+    export_weights,
+    import_weights,
+)
+from recsys.table.modules import PooledEmbeddings, Pooling
+from recsys.table.table import EmbeddingTable
+
+Floats = NDArray[np.float32]
+
+# Names within a dense state; they are part of every snapshot.
+_FIRST, _SECOND, _STEPS = "adam.first.", "adam.second.", "adam.steps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamConfig:
+    """How the dense weights learn."""
+
+    learning_rate: float = 1e-3
+    """Largest step of a weight, about; > 0."""
+    first_decay: float = 0.9
+    """β₁, memory of the gradient; in [0, 1)."""
+    second_decay: float = 0.999
+    """β₂, memory of its square; in [0, 1)."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment; > 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epsilon"):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("first_decay", "second_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+class RankingLearner:
+    """A table and a tower that learn together. One thread at a time; the table may have other readers.
+
+    ``pooling`` names the features in the schema's order and says how each one's bag is pooled.
+    The same state and the same batches give the same bits, with the same number of torch threads.
+    """
+
+    def __init__(
+        self,
+        table: EmbeddingTable,
+        tower: TowerConfig,
+        pooling: Mapping[str, Pooling],
+        adam: AdamConfig | None = None,
+    ) -> None:
+        check_table(tower, table.spec, len(pooling))
+        adam = adam or AdamConfig()
+        self._features = list(pooling)
+        self._embeddings = PooledEmbeddings(table, pooling)
+        self._tower = tower.build()
+        self._optimizer = torch.optim.Adam(
+            self._tower.parameters(),
+            lr=adam.learning_rate,
+            betas=(adam.first_decay, adam.second_decay),
+            eps=adam.epsilon,
+            fused=True,
+        )
+        for parameter in self._tower.parameters():
+            # Torch makes these on the first step; made now, a state has the same names at any time.
+            self._optimizer.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    @property
+    def table(self) -> EmbeddingTable:
+        """The rows that this learner trains."""
+        table: EmbeddingTable = self._embeddings.table
+        return table
+
+    def predict(self, batch: RaggedKeys) -> Floats:
+        """Probability of the label for each row, (B,). Changes nothing."""
+        if not len(batch):
+            return np.empty(0, np.float32)
+        with torch.no_grad():
+            return _probabilities(self._logits(batch))
+
+    def learn(self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int) -> float:
+        """Take one step along the batch's gradient; return its mean log loss before that step.
+
+        Labels are in [0, 1]; ``event_time_s`` is the newest event's time, seconds since 1970. An empty
+        batch changes nothing and gives NaN. Raises ShapeError for labels that do not fit the batch and
+        GradientError when the loss or a gradient is not finite; the state is then as it was.
+        """
+        return self._step(batch, labels_B, event_time_s)[1]
+
+    def step(self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int) -> Floats:
+        """``predict`` and then ``learn`` in one forward pass; return what was predicted, (B,)."""
+        return self._step(batch, labels_B, event_time_s)[0]
+
+    def _step(self, batch: RaggedKeys, labels_B: Floats, event_time_s: int) -> tuple[Floats, float]:
+        if labels_B.dtype != np.float32 or labels_B.shape != (len(batch),):
+            raise ShapeError(
+                f"want float32 labels of shape ({len(batch)},), got {labels_B.dtype} {labels_B.shape}"
+            )
+        if not len(batch):
+            return np.empty(0, np.float32), float("nan")
+        logit_B = self._logits(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logit_B, torch.tensor(labels_B), reduction="sum"
+        )
+        total = float(loss.detach())
+        if not np.isfinite(total):
+            raise GradientError(
+                f"log loss of {len(batch)} examples is {total}, want a finite one; check labels and rows"
+            )
+        self._embeddings.event_time_s = event_time_s
+        self._optimizer.zero_grad()
+        # Rows learn within backward, on the sum; a refusal there leaves the dense weights alone too.
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in self._tower.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(len(batch))
+        self._optimizer.step()
+        return _probabilities(logit_B.detach()), total / len(batch)
+
+    def _logits(self, batch: RaggedKeys) -> Tensor:
+        if batch.lengths_NF.shape[1:] != (len(self._features),):
+            raise ShapeError(
+                f"want keys of {len(self._features)} features per row, got lengths {batch.lengths_NF.shape}"
+            )
+        keys_T, lengths_L = batch.feature_major()
+        jagged = KeyedJaggedTensor(
+            keys=self._features,
+            values=torch.tensor(keys_T.view(np.int64)),
+            lengths=torch.from_numpy(lengths_L),
+            stride=len(batch),
+        )
+        logit_B: Tensor = self._tower(self._embeddings(jagged).values())
+        return logit_B
+
+    def dense_weights(self) -> dict[str, Floats]:
+        """A copy of the tower's weights: what a scorer loads."""
+        return export_weights(self._tower)
+
+    def dense_state(self) -> dict[str, Floats]:
+        """A copy of all that is learned outside the table: weights and Adam's moments, for a snapshot."""
+        state = {WEIGHT + name: value for name, value in self.dense_weights().items()}
+        for name, parameter in self._tower.named_parameters():
+            moments = self._optimizer.state[parameter]
+            state[_FIRST + name] = moments["exp_avg"].numpy().copy()
+            state[_SECOND + name] = moments["exp_avg_sq"].numpy().copy()
+            state[_STEPS] = moments["step"].numpy().reshape(1).copy()
+        return state
+
+    def load_dense_state(self, state: Mapping[str, Floats]) -> None:
+        """Go on from what ``dense_state`` gave.
+
+        Raises SnapshotError for missing or unknown names and ShapeError for another shape or dtype; the
+        learner is then as it was.
+        """
+        parameters = dict(self._tower.named_parameters())
+        wanted = {prefix + name for prefix in (WEIGHT, _FIRST, _SECOND) for name in parameters} | {_STEPS}
+        if wanted != state.keys():
+            raise SnapshotError(
+                f"dense state: got {sorted(state)}, wanted {sorted(wanted)}; use the recipe it was saved with"
+            )
+        for name, parameter in parameters.items():
+            for prefix in (_FIRST, _SECOND):
+                check_like(prefix + name, state[prefix + name], parameter.shape)
+        check_like(_STEPS, state[_STEPS], (1,))
+        import_weights(self._tower, {name: state[WEIGHT + name] for name in parameters})
+        for name, parameter in parameters.items():
+            moments: dict[str, Any] = self._optimizer.state[parameter]
+            moments["exp_avg"] = torch.tensor(state[_FIRST + name])
+            moments["exp_avg_sq"] = torch.tensor(state[_SECOND + name])
+            moments["step"] = torch.tensor(float(state[_STEPS][0]))
+
+
+def _probabilities(logit_B: Tensor) -> Floats:
+    p_B: Floats = torch.sigmoid(logit_B).numpy()
+    return p_B

@@ -1,0 +1,91 @@
+"""The scorer: what serving needs of a ranker, and nothing of what learning needs.
+
+Axes: N candidates of a request, F features, D = 1 + K columns of a row, T keys in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.errors import ConfigError, ShapeError
+from recsys.features import Lengths, RaggedKeys
+from recsys.ranking.tower import TowerConfig, check_table, import_weights
+from recsys.table.table import EmbeddingTable
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def pool_rows(rows_TD: Floats, lengths_NF: Lengths, is_mean_F: Mask) -> Tensor:
+    """Pooled rows, (N, F * D): the sum of each bag's rows, or their mean; an empty bag is zeros.
+
+    Rows come item by item and feature by feature, as RaggedKeys holds their keys.
+    """
+    rows = torch.from_numpy(rows_TD)
+    if len(rows_TD) == lengths_NF.size and (lengths_NF == 1).all():
+        return rows.view(len(lengths_NF), -1)
+    bag_T = torch.from_numpy(np.repeat(np.arange(lengths_NF.size), lengths_NF.ravel()))
+    bags_LD = rows.new_zeros(lengths_NF.size, rows_TD.shape[1]).index_add_(0, bag_T, rows)
+    divisor_NF = np.where(is_mean_F, np.maximum(lengths_NF, 1), 1).astype(np.float32)
+    bags_LD /= torch.from_numpy(divisor_NF.reshape(-1, 1))
+    return bags_LD.view(len(lengths_NF), -1)
+
+
+class RankingScorer:
+    """A table and a tower that only read. Any number of callers of score beside one of load_dense.
+
+    ``pooling`` names the features in the schema's order, as the learner's does. A score comes from one
+    whole set of dense weights; the rows are as new as the table's.
+    """
+
+    def __init__(
+        self,
+        table: EmbeddingTable,
+        tower: TowerConfig,
+        pooling: Mapping[str, Literal["sum", "mean"]],
+        weights: Mapping[str, Floats] | None = None,
+    ) -> None:
+        check_table(tower, table.spec, len(pooling))
+        for feature, how in pooling.items():
+            if how not in ("sum", "mean"):
+                raise ConfigError(f"pooling of {feature!r} must be 'sum' or 'mean', got {how!r}")
+        self._table = table
+        self._config = tower
+        self._is_mean_F = np.array([how == "mean" for how in pooling.values()])
+        self._tower = tower.build().requires_grad_(requires_grad=False)
+        if weights is not None:
+            self.load_dense(weights)
+
+    def score(self, batch: RaggedKeys) -> Floats:
+        """Probability of the label for each candidate, (N,), equal to the learner's ``predict``.
+
+        Raises ShapeError unless the batch has as many features as the tower.
+        """
+        if batch.lengths_NF.shape[1:] != self._is_mean_F.shape:
+            raise ShapeError(
+                f"want keys of {len(self._is_mean_F)} features per row, got lengths {batch.lengths_NF.shape}"
+            )
+        if not len(batch):
+            return np.empty(0, np.float32)
+        tower = self._tower
+        rows_TD = self._table.lookup(batch.keys_T)
+        with torch.inference_mode():
+            logit_N = tower(pool_rows(rows_TD, batch.lengths_NF, self._is_mean_F))
+            p_N: Floats = torch.sigmoid(logit_N).numpy()
+        return p_N
+
+    def load_dense(self, weights: Mapping[str, Floats]) -> None:
+        """Score with these weights from the next call on; calls under way keep the old ones.
+
+        Raises SnapshotError or ShapeError for weights of another tower, which change nothing.
+        """
+        tower = self._config.build()
+        import_weights(tower, weights)
+        # One assignment of a finished tower: a score under way never sees half of it.
+        self._tower = tower.requires_grad_(requires_grad=False)

@@ -1,0 +1,117 @@
+"""Keeps a replica current: boots it from a snapshot, reads the delta log, swaps when told to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from recsys.errors import RecsysError
+from recsys.snapshots import Manifest, read_manifest
+from serving.replica import ApplyOutcome, Replica
+from streaming.deltas import DeltaSubscriber
+from streaming.errors import DamagedDelta, SourceUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class SnapshotSource(Protocol):
+    """Knows which model is to be served and where its snapshots are."""
+
+    def model(self) -> str | None:
+        """Lineage to serve now; None while there is none."""
+
+    def newest(self, model: str) -> Path | None:
+        """Newest snapshot of that lineage."""
+
+
+class ReplicaFollower:
+    """Runs in one thread of its own, the only one that changes the replica."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        subscriber: DeltaSubscriber,
+        snapshots: SnapshotSource,
+        *,
+        check_period_s: float = 2.0,
+        on_applied: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._replica, self._subscriber, self._snapshots = replica, subscriber, snapshots
+        self._check_period_s, self._on_applied = check_period_s, on_applied
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="replica-follower", daemon=True)
+        self.outcomes: Counter[ApplyOutcome] = Counter()
+        self._wants_snapshot = False
+
+    def start(self) -> None:
+        """Begin to follow; ``replica.ready`` is set once the first snapshot is loaded."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the delta in hand; returns when the thread has ended."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        checked_s = float("-inf")
+        while not self._stop.is_set():
+            due = time.monotonic() - checked_s >= self._check_period_s
+            # A replica that found a gap looks more often: old parameters serve meanwhile.
+            if due or self._wants_snapshot or not self._replica.ready.is_set():
+                self._check_snapshots()
+                checked_s = time.monotonic()
+            if self._replica.ready.is_set():
+                self._follow()
+            else:
+                self._stop.wait(0.1)
+
+    def _check_snapshots(self) -> None:
+        """Load the snapshot that should be served, where it is not the one that is."""
+        try:
+            model = self._snapshots.model()
+            path = self._snapshots.newest(model) if model is not None else None
+            if path is not None and self._should_load(read_manifest(path)):
+                manifest = self._replica.load(path)
+                self._subscriber.seek(manifest.delta_position)
+                self._wants_snapshot = False
+                self._on_applied()
+                log.info("snapshot_served", extra={"path": str(path), "version": manifest.version})
+        except RecsysError as error:
+            log.warning("snapshot_refused", extra={"reason": str(error)})
+
+    def _should_load(self, manifest: Manifest) -> bool:
+        if not self._replica.ready.is_set():
+            return True
+        now = self._replica.parameters
+        if manifest.model != now.manifest.model:
+            return True
+        is_newer = (manifest.incarnation, manifest.table_sequence) > now.position
+        return self._wants_snapshot and is_newer
+
+    def _follow(self) -> None:
+        try:
+            deltas = self._subscriber.poll(timeout_s=0.05)
+        except (SourceUnavailable, DamagedDelta) as error:
+            log.warning("delta_log_unreadable", extra={"reason": str(error)})
+            # What could not be read may be missing: only a snapshot is sure to hold it.
+            self._wants_snapshot = isinstance(error, DamagedDelta)
+            self._stop.wait(0.5)
+            return
+        for delta in deltas:
+            try:
+                outcome = self._replica.apply(delta)
+            except RecsysError as error:
+                # Rows or weights of another layout: this log holds nothing for this server.
+                log.warning("delta_refused", extra={"reason": str(error)})
+                outcome = ApplyOutcome.SNAPSHOT_NEEDED
+            self.outcomes[outcome] += 1
+            if outcome is ApplyOutcome.SNAPSHOT_NEEDED:
+                self._wants_snapshot = True
+                return
+        if deltas:
+            self._on_applied()

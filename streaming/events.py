@@ -1,0 +1,257 @@
+"""Records to bytes and back: the one place that knows the wire version.
+
+Impressions, feedback and dead letters are Protocol Buffers (streaming/proto/event.proto). Examples
+travel as one Arrow record batch per message, an IPC stream compressed with zstd:
+
+    example_id, user_id, item_id: uint64        domain: string
+    event_time_ms: int64                        label, score: float32
+    feature_keys: list<uint64>                  a row's keys, feature by feature
+    feature_lengths: fixed_size_list<uint8>[F]  how many keys each feature has
+
+and its schema's metadata holds ``wire``, ``schema_fingerprint`` and ``sequence``, as decimal text.
+
+Axes: K items of one impression, B examples, F features.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from recsys.features import RaggedKeys
+from recsys.interactions import ExampleBatch, Feedback, Impression
+from streaming.errors import WireError
+from streaming.proto import event_pb2
+from streaming.shown import Shown
+from streaming.source import Record
+
+WIRE_VERSION = 1
+_ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
+
+
+def encode_impression(impression: Impression) -> bytes:
+    """Bytes of one Impression message."""
+    lengths_KF = impression.keys.lengths_NF
+    return event_pb2.Impression(
+        request_id=impression.request_id,
+        user_id=impression.user_id,
+        event_time_ms=impression.event_time_ms,
+        domain=impression.domain,
+        policy=impression.policy,
+        model_version=impression.model_version,
+        schema_fingerprint=impression.schema_fingerprint,
+        item_ids=impression.item_ids_K.tolist(),
+        scores=impression.scores_K.tolist(),
+        propensities=impression.propensities_K.tolist(),
+        features=lengths_KF.shape[1],
+        feature_keys=impression.keys.keys_T.astype("<u8", copy=False).tobytes(),
+        feature_lengths=b"" if (lengths_KF == 1).all() else lengths_KF.tobytes(),
+    ).SerializeToString()
+
+
+def decode_impression(value: bytes) -> Impression:
+    """The whole record. Raises WireError with the reason."""
+    message, shown = _parse_shown(value)
+    n_items = len(shown.item_ids)
+    shape = (n_items, shown.n_features)
+    lengths_KF = np.frombuffer(shown.feature_lengths or bytes([1]) * (shape[0] * shape[1]), np.uint8)
+    propensities = tuple(message.propensities) or (float("nan"),) * n_items
+    return Impression(
+        request_id=shown.request_id,
+        user_id=shown.user_id,
+        event_time_ms=shown.event_time_ms,
+        domain=shown.domain,
+        policy=message.policy,
+        model_version=message.model_version,
+        schema_fingerprint=shown.schema_fingerprint,
+        item_ids_K=np.array(shown.item_ids, np.uint64),
+        scores_K=np.array(shown.scores, np.float32),
+        propensities_K=np.array(propensities, np.float32),
+        keys=RaggedKeys(
+            np.frombuffer(shown.feature_keys, "<u8").astype(np.uint64, copy=False), lengths_KF.reshape(shape)
+        ),
+    )
+
+
+def decode_shown(value: bytes) -> Shown:
+    """What the joiner needs of an Impression message, features unopened. Raises WireError."""
+    return _parse_shown(value)[1]
+
+
+def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
+    try:
+        message = event_pb2.Impression.FromString(value)
+    except DecodeError as error:
+        raise WireError(f"no Impression in {len(value)} bytes: {error}") from error
+    item_ids, scores = tuple(message.item_ids), tuple(message.scores)
+    n_items = len(item_ids)
+    if n_items and not message.request_id:
+        raise WireError(f"impression of {n_items} items has no request_id")
+    for what, count in (("scores", len(scores)), ("propensities", len(message.propensities))):
+        if count not in (0, n_items):
+            raise WireError(f"impression {message.request_id!r}: {count} {what} for {n_items} items")
+    keys, lengths, n_features = message.feature_keys, message.feature_lengths, message.features
+    shown = Shown(
+        message.request_id,
+        message.user_id,
+        message.event_time_ms,
+        message.domain,
+        message.schema_fingerprint,
+        item_ids,
+        scores or (float("nan"),) * n_items,
+        n_features,
+        keys,
+        lengths,
+        _key_ends(lengths, n_items, n_features),
+    )
+    if len(lengths) not in (0, n_items * n_features) or len(keys) != (shown.key_ends[-1] if n_items else 0):
+        raise WireError(
+            f"impression {shown.request_id!r}: {len(keys)} key bytes and {len(lengths)} lengths "
+            f"do not make {n_items} items of {n_features} features"
+        )
+    return message, shown
+
+
+def _key_ends(lengths: bytes, n_items: int, n_features: int) -> tuple[int, ...]:
+    if not lengths:
+        return tuple(range(8 * n_features, 8 * n_features * n_items + 1, 8 * n_features or 1))
+    keys_per_item = (sum(lengths[k * n_features : (k + 1) * n_features]) for k in range(n_items))
+    return tuple(8 * end for end in accumulate(keys_per_item))
+
+
+def encode_feedback(feedback: Feedback) -> bytes:
+    """Bytes of one Feedback message."""
+    return event_pb2.Feedback(
+        event_id=feedback.event_id,
+        request_id=feedback.request_id,
+        user_id=feedback.user_id,
+        item_id=feedback.item_id,
+        kind=feedback.kind,
+        value=feedback.value,
+        event_time_ms=feedback.event_time_ms,
+    ).SerializeToString()
+
+
+def decode_feedback(value: bytes) -> Feedback:
+    """The record. Raises WireError with the reason."""
+    try:
+        message = event_pb2.Feedback.FromString(value)
+    except DecodeError as error:
+        raise WireError(f"no Feedback in {len(value)} bytes: {error}") from error
+    if message.kind and not message.request_id:
+        raise WireError(f"feedback {message.event_id:016x} of kind {message.kind!r} has no request_id")
+    return Feedback(
+        event_id=message.event_id,
+        request_id=message.request_id,
+        user_id=message.user_id,
+        item_id=message.item_id,
+        kind=message.kind,
+        value=message.value,
+        event_time_ms=message.event_time_ms,
+    )
+
+
+def encode_dead_letter(record: Record, reason: str, *, rejected_at_ms: int) -> bytes:
+    """Bytes of one DeadLetter message around a record that could not be read."""
+    return event_pb2.DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=reason,
+        payload=record.value,
+        rejected_at_ms=rejected_at_ms,
+    ).SerializeToString()
+
+
+def decode_dead_letter(value: bytes) -> tuple[Record, str, int]:
+    """(record as it came, without its key; reason; wall clock of its rejection in ms)."""
+    try:
+        message = event_pb2.DeadLetter.FromString(value)
+    except DecodeError as error:
+        raise WireError(f"no DeadLetter in {len(value)} bytes: {error}") from error
+    record = Record(message.topic, message.partition, message.offset, b"", message.payload)
+    return record, message.reason, message.rejected_at_ms
+
+
+def encode_examples(batch: ExampleBatch, sequence: int) -> bytes:
+    """Bytes of one example batch, number ``sequence`` of its partition."""
+    n_features = batch.keys.lengths_NF.shape[1]
+    columns = [
+        pa.array(batch.example_id_B),
+        pa.array(batch.user_id_B),
+        pa.array(batch.item_id_B),
+        pa.array(batch.event_time_ms_B),
+        pa.array(batch.domain_B, pa.string()),
+        pa.array(batch.label_B),
+        pa.array(batch.score_B),
+        pa.ListArray.from_arrays(batch.keys.offsets.astype(np.int32), pa.array(batch.keys.keys_T)),
+        pa.FixedSizeListArray.from_arrays(pa.array(batch.keys.lengths_NF.ravel()), n_features),
+    ]
+    metadata = {"wire": WIRE_VERSION, "schema_fingerprint": batch.schema_fingerprint, "sequence": sequence}
+    schema = _example_schema(n_features).with_metadata({k: str(v) for k, v in metadata.items()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=_ZSTD) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return bytes(sink.getvalue())
+
+
+def decode_examples(value: bytes) -> tuple[ExampleBatch, int]:
+    """(batch, its sequence number). Raises WireError with the reason."""
+    try:
+        with pa.ipc.open_stream(value) as reader:
+            rows = reader.read_next_batch()
+        rows.validate(full=True)
+        metadata = {key.decode(): int(text) for key, text in (rows.schema.metadata or {}).items()}
+        if metadata.get("wire") != WIRE_VERSION:
+            raise WireError(f"example batch of wire {metadata.get('wire')}, want {WIRE_VERSION}")
+        return _example_batch(rows, metadata["schema_fingerprint"]), metadata["sequence"]
+    except (pa.ArrowException, StopIteration, OSError, KeyError, ValueError) as error:
+        raise WireError(f"no example batch in {len(value)} bytes: {error!r}") from error
+
+
+def _example_schema(n_features: int) -> pa.Schema:
+    return pa.schema(
+        [
+            ("example_id", pa.uint64()),
+            ("user_id", pa.uint64()),
+            ("item_id", pa.uint64()),
+            ("event_time_ms", pa.int64()),
+            ("domain", pa.string()),
+            ("label", pa.float32()),
+            ("score", pa.float32()),
+            ("feature_keys", pa.list_(pa.uint64())),
+            ("feature_lengths", pa.list_(pa.uint8(), n_features)),
+        ]
+    )
+
+
+def _example_batch(rows: pa.RecordBatch, schema_fingerprint: int) -> ExampleBatch:
+    lengths = rows.column("feature_lengths")
+    if not rows.schema.remove_metadata().equals(_example_schema(lengths.type.list_size)):
+        raise WireError(f"example batch has columns {rows.schema.names}; write it with encode_examples")
+    if any(column.null_count for column in rows.columns):
+        raise WireError("example batch has empty cells")
+    lengths_BF = lengths.flatten().to_numpy().reshape(len(rows), lengths.type.list_size)
+    feature_keys = rows.column("feature_keys")
+    if (lengths_BF.sum(axis=1) != feature_keys.value_lengths().to_numpy()).any():
+        raise WireError("example batch: feature_lengths do not add up to the keys of their rows")
+
+    def column(name: str) -> NDArray[np.generic]:
+        numbers: NDArray[np.generic] = rows.column(name).to_numpy()
+        return numbers
+
+    return ExampleBatch(
+        example_id_B=column("example_id").astype(np.uint64, copy=False),
+        user_id_B=column("user_id").astype(np.uint64, copy=False),
+        item_id_B=column("item_id").astype(np.uint64, copy=False),
+        event_time_ms_B=column("event_time_ms").astype(np.int64, copy=False),
+        domain_B=rows.column("domain").to_pylist(),
+        label_B=column("label").astype(np.float32, copy=False),
+        score_B=column("score").astype(np.float32, copy=False),
+        keys=RaggedKeys(feature_keys.flatten().to_numpy(), lengths_BF),
+        schema_fingerprint=schema_fingerprint,
+    )

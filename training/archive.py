@@ -1,0 +1,168 @@
+"""The examples topic as a folder of parquet parts: what batch training reads.
+
+    <folder>/part-00000.parquet, part-00001.parquet, ...
+
+A part has the columns of the wire's example batches (streaming/events.py) and one more, ``sequence``,
+the number of the message that each row came in: where one message ends, the online loop ends a
+learning step, so batch training must too. A part's metadata also says how much of the topic the
+folder covers up to its end, which is where the online loop can go on from a model trained on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.errors import ConfigError
+from recsys.interactions import ExampleBatch
+from streaming.errors import SourceUnavailable
+from streaming.events import decode_examples
+from streaming.source import EventSource, Record
+from training.errors import LayoutMismatch, TrainingError
+
+_SEQUENCE, _COVERAGE = "sequence", b"coverage"
+
+
+@dataclass(slots=True, kw_only=True)
+class Coverage:
+    """How much of the topic an archive holds."""
+
+    rows: int = 0
+    sequence: int = -1
+    """Number of the newest message."""
+    offsets: dict[str, int] = field(default_factory=dict)
+    """Next offset to read, by "topic/partition"."""
+    schema_fingerprint: int = 0
+    """Of the features that the rows hold; 0 while there are none."""
+
+
+class ExampleArchive:
+    """Appends example messages to a folder, which it alone writes. One caller at a time."""
+
+    def __init__(self, folder: Path, *, rows_per_part: int = 1 << 16) -> None:
+        if rows_per_part < 1:
+            raise ConfigError(f"rows_per_part must be > 0, got {rows_per_part}")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._rows_per_part = folder, rows_per_part
+        self._next_part = len(_parts(folder))
+        self._pending: list[pa.Table] = []
+        self.coverage = coverage_of(folder)
+
+    def add(self, record: Record) -> None:
+        """Append one message, unless the archive has its number already; a full part is written.
+
+        Raises WireError for bytes that are no examples, LayoutMismatch for those of other features.
+        """
+        batch, sequence = decode_examples(record.value)
+        covered = self.coverage
+        if sequence > covered.sequence:
+            if covered.schema_fingerprint not in (0, batch.schema_fingerprint):
+                raise LayoutMismatch(
+                    f"examples have feature schema {batch.schema_fingerprint:016x}, {self._folder} holds "
+                    f"{covered.schema_fingerprint:016x}; archive them into another folder"
+                )
+            self._pending.append(_numbered(record.value, sequence))
+            covered.rows += len(batch)
+            covered.sequence, covered.schema_fingerprint = sequence, batch.schema_fingerprint
+        covered.offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
+        if sum(map(len, self._pending)) >= self._rows_per_part:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as a part; it then exists whole or, after a crash, not at all."""
+        if not self._pending:
+            return
+        metadata = self._pending[0].schema.metadata
+        coverage = json.dumps(
+            {name: getattr(self.coverage, name) for name in Coverage.__dataclass_fields__}
+        ).encode()
+        part = pa.concat_tables([table.replace_schema_metadata(None) for table in self._pending])
+        part = part.replace_schema_metadata({**metadata, _COVERAGE: coverage})
+        path = self._folder / f"part-{self._next_part:05d}.parquet"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            pq.write_table(part, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        self._pending, self._next_part = [], self._next_part + 1
+
+
+def archive_to_end(source: EventSource, archive: ExampleArchive, *, max_empty_polls: int = 15) -> int:
+    """Append what the topic holds now beyond the archive; how many rows that was.
+
+    Raises SourceUnavailable when so many polls, of a second each, bring nothing before the end.
+    """
+    before = archive.coverage.rows
+    source.seek({_partition(name): offset for name, offset in archive.coverage.offsets.items()})
+    ends, n_empty = source.end_offsets(), 0
+    while any(source.positions()[partition] < end for partition, end in ends.items()):
+        records = source.poll(max_records=64, timeout_s=1.0)
+        for record in records:
+            archive.add(record)
+        n_empty = 0 if records else n_empty + 1
+        if n_empty == max_empty_polls:
+            raise SourceUnavailable(
+                f"examples end at {ends}, but reading stands at {source.positions()}; try again later"
+            )
+    archive.flush()
+    return archive.coverage.rows - before
+
+
+def coverage_of(folder: Path) -> Coverage:
+    """What a folder of parts covers; of an empty folder, nothing."""
+    parts = _parts(folder)
+    if not parts:
+        return Coverage()
+    metadata = pq.read_schema(parts[-1]).metadata or {}
+    if _COVERAGE not in metadata:
+        raise TrainingError(f"{parts[-1]} was not written by an example archive; choose another folder")
+    return Coverage(**json.loads(metadata[_COVERAGE]))
+
+
+def read_examples(folder: Path) -> Iterator[ExampleBatch]:
+    """Archived messages in their order, one batch each. Raises TrainingError when there are none."""
+    parts = _parts(folder)
+    if not parts:
+        raise TrainingError(f"no examples in {folder}; write some with `headrace job archive --out {folder}`")
+    for path in parts:
+        part = pq.read_table(path).combine_chunks()
+        sequence_B = part.column(_SEQUENCE).to_numpy()
+        rows = part.drop_columns([_SEQUENCE])
+        first_rows = np.unique(sequence_B, return_index=True)[1].tolist()
+        for start, stop in itertools.pairwise([*first_rows, len(rows)]):
+            yield decode_examples(_message(rows.slice(start, stop - start), int(sequence_B[start])))[0]
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _partition(name: str) -> tuple[str, int]:
+    topic, _, number = name.rpartition("/")
+    return topic, int(number)
+
+
+def _numbered(message: bytes, sequence: int) -> pa.Table:
+    """The rows of one message with its number beside each."""
+    with pa.ipc.open_stream(message) as reader:
+        rows = reader.read_all()
+    return rows.append_column(_SEQUENCE, pa.array(np.full(len(rows), sequence, np.int64)))
+
+
+def _message(rows: pa.Table, sequence: int) -> bytes:
+    """The message that ``rows`` came in: only the wire's own decoder turns rows into examples."""
+    metadata = {key: text for key, text in rows.schema.metadata.items() if key != _COVERAGE}
+    schema = rows.schema.with_metadata({**metadata, _SEQUENCE.encode(): str(sequence).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())

@@ -1,0 +1,50 @@
+"""One pass over examples that are already there: the online loop's learning without its log.
+
+The same learner takes the same steps over the same pieces, so a model trained here is bit for bit
+the one that the online loop would have made of the same messages, and either can go on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recsys.evaluation.progressive import ProgressiveMetrics
+from recsys.interactions import ExampleBatch
+from recsys.ranking.learner import RankingLearner
+from training.micro_batches import micro_batches
+
+
+@dataclass(slots=True)
+class PassStatus:
+    """How far a pass has come."""
+
+    examples: int = 0
+    as_of_ms: int = 0
+    """Event time of the newest example learned."""
+
+
+def train_on(
+    batches: Iterable[ExampleBatch],
+    learner: RankingLearner,
+    *,
+    micro_batch: int,
+    metrics: ProgressiveMetrics,
+    limit: int | None = None,
+) -> PassStatus:
+    """Predict, count and learn each example once, in order.
+
+    With a ``limit`` the pass ends with the step that reaches this many examples.
+    """
+    status = PassStatus()
+    for batch in batches:
+        for keys, rows in micro_batches(batch.keys, micro_batch):
+            if limit is not None and status.examples >= limit:
+                return status
+            event_time_ms = int(batch.event_time_ms_B[rows].max())
+            label_B = batch.label_B[rows]
+            prediction_B = learner.step(keys, label_B, event_time_s=event_time_ms // 1000)
+            metrics.add(prediction_B, label_B, event_time_ms)
+            status.examples += len(keys)
+            status.as_of_ms = max(status.as_of_ms, event_time_ms)
+    return status

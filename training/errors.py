@@ -1,0 +1,20 @@
+"""What training refuses to do.
+
+TrainingError (a RecsysError)
+├── LayoutMismatch     examples or a snapshot made for another set of features
+└── PromotionRefused   a model version that is absent or failed its gate
+"""
+
+from recsys.errors import RecsysError
+
+
+class TrainingError(RecsysError):
+    """Root of the training errors."""
+
+
+class LayoutMismatch(TrainingError):
+    """Bytes were made for another feature schema or another table layout."""
+
+
+class PromotionRefused(TrainingError):
+    """A model version cannot take the alias that was asked for."""

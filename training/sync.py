@@ -1,0 +1,115 @@
+"""Touched rows and dense parameters, on a period, to whoever serves them.
+
+Rules (Monolith, sec. 2.2.3, and the wire's own in streaming/proto/delta.proto):
+  * a delta carries whole rows, read when it is sealed; an absent key travels as expired;
+  * the bytes under one (incarnation, sequence) never change, so what may not have arrived is sent
+    again under a *new* number, based on the last one that surely arrived;
+  * touched keys are a set: bounded by the number of distinct keys, never dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import ConfigError
+from recsys.ranking.learner import RankingLearner
+from streaming.deltas import DeltaPublisher, DenseDelta, TableDelta
+from streaming.errors import SinkUnavailable
+
+log = logging.getLogger(__name__)
+
+Keys = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncConfig:
+    model: str
+    """Lineage of the model, as in its snapshots."""
+    incarnation: int
+    """Of this start of the training shard."""
+    rows_per_delta: int = 4096
+    """A seal of more rows travels as several deltas; > 0."""
+
+    def __post_init__(self) -> None:
+        if self.rows_per_delta < 1:
+            raise ConfigError(f"rows_per_delta must be > 0, got {self.rows_per_delta}")
+
+
+class DeltaSync:
+    """Seals what changed since the last seal. Called by the learner's own thread."""
+
+    def __init__(self, learner: RankingLearner, publisher: DeltaPublisher, config: SyncConfig) -> None:
+        self._learner, self._publisher, self.config = learner, publisher, config
+        self._unsent: Keys = np.empty(0, np.uint64)
+        self.table_sequence = 0
+        self.dense_sequence = 0
+        self._acknowledged = 0
+        self.rows_sent = 0
+        self.bytes_sent = 0
+
+    def seal(self, *, as_of_ms: int, sealed_at_ms: int) -> bool:
+        """Publish every row touched since the last seal and the dense parameters.
+
+        ``as_of_ms`` is the event time of the newest example learned, ``sealed_at_ms`` the wall
+        clock. False when the log is out of reach: the rows stay pending for the next seal.
+        """
+        keys = np.union1d(self._unsent, self._learner.table.drain_touched())
+        try:
+            self._publish_rows(keys, as_of_ms, sealed_at_ms)
+            self._publish_dense(as_of_ms, sealed_at_ms)
+            self._publisher.flush()
+        except SinkUnavailable as error:
+            self._unsent = keys
+            log.warning("seal_postponed", extra={"rows": len(keys), "reason": str(error)})
+            return False
+        self._unsent = np.empty(0, np.uint64)
+        self._acknowledged = self.table_sequence
+        self.rows_sent += len(keys)
+        return True
+
+    def position(self) -> int:
+        """Offset in the delta log after everything that was sealed: where a replica reads on."""
+        return self._publisher.position()
+
+    def _publish_rows(self, keys: Keys, as_of_ms: int, sealed_at_ms: int) -> None:
+        table, size = self._learner.table, self.config.rows_per_delta
+        chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
+        base = self._acknowledged
+        for number, chunk in enumerate(chunks):
+            present = table.contains(chunk)
+            self.table_sequence += 1
+            self.bytes_sent += self._publisher.publish(
+                TableDelta(
+                    model=self.config.model,
+                    table=table.spec.name,
+                    spec_fingerprint=table.spec.fingerprint,
+                    shard=0,
+                    incarnation=self.config.incarnation,
+                    sequence=self.table_sequence,
+                    base_sequence=base,
+                    # Only the last chunk says that everything up to as_of_ms has arrived.
+                    as_of_ms=as_of_ms if number == len(chunks) - 1 else 0,
+                    sealed_at_ms=sealed_at_ms,
+                    updated_keys=chunk[present],
+                    rows=table.lookup(chunk[present]),
+                    expired_keys=chunk[~present],
+                )
+            )
+            base = self.table_sequence
+
+    def _publish_dense(self, as_of_ms: int, sealed_at_ms: int) -> None:
+        self.dense_sequence += 1
+        self.bytes_sent += self._publisher.publish(
+            DenseDelta(
+                model=self.config.model,
+                incarnation=self.config.incarnation,
+                sequence=self.dense_sequence,
+                as_of_ms=as_of_ms,
+                sealed_at_ms=sealed_at_ms,
+                tensors=self._learner.dense_weights(),
+            )
+        )
