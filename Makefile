@@ -11,12 +11,13 @@ export OMP_NUM_THREADS ?= 1
 export RECSYS_DATA ?= $(realpath ../shared/data)
 
 DATA ?= movielens
+PACKAGES := recsys streaming feature_store training serving infra
 CORE := $(wildcard recsys/table/cpp/*.h recsys/table/cpp/*.cpp) CMakeLists.txt
 PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
 DEPS := $(VENV)/.dependencies
 BUILT := $(VENV)/.built
 
-.PHONY: help setup lock proto proto-fresh lint format type imports test native bench check check-rest demo clean
+.PHONY: FORCE help setup lock proto proto-fresh lint format type imports test native bench check check-rest demo clean
 
 help: ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +34,14 @@ $(DEPS): requirements/lock.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
 	@touch $@
 
-$(BUILT): $(DEPS) pyproject.toml $(CORE)
+# An editable install knows modules by name, so a moved or new file asks for another one.
+build/.modules: FORCE
+	@mkdir -p build && find $(PACKAGES) -name '*.py' | LC_ALL=C sort > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+FORCE:
+
+$(BUILT): $(DEPS) build/.modules pyproject.toml $(CORE)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

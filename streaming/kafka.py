@@ -30,7 +30,7 @@ class KafkaConfig:
     """host:port of any broker."""
     timeout_s: float = 15.0
     """How long a request, a flush or a wait for room may take; > 0."""
-    linger_ms: int = 5
+    linger_ms: int = 10
     """How long the sink waits for more records before it sends."""
     batch_bytes: int = 256 * 1024
     """Records sent together, per partition."""
@@ -40,12 +40,19 @@ class KafkaConfig:
     """Beyond this a publish waits: the client itself has no bound."""
     fetch_bytes: int = 1024 * 1024
     """What one fetch asks of one partition."""
+    fetch_least_bytes: int = 64 * 1024
+    """A fetch is answered at once when so much is there: few large answers cost less than many small."""
+    fetch_wait_ms: int = 40
+    """How long the broker may hold a fetch that finds less; > 0. It bounds how late a record is seen;
+    an idle source asks again each time it is over."""
 
     def __post_init__(self) -> None:
         if ":" not in self.bootstrap:
             raise ConfigError(f"bootstrap must be host:port, got {self.bootstrap!r}")
-        if self.timeout_s <= 0:
-            raise ConfigError(f"timeout_s must be > 0, got {self.timeout_s}")
+        if self.timeout_s <= 0 or self.fetch_wait_ms < 1:
+            raise ConfigError(
+                f"timeout_s and fetch_wait_ms must be > 0, got {self.timeout_s}, {self.fetch_wait_ms}"
+            )
 
 
 def create_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
@@ -93,6 +100,8 @@ class KafkaSource:
                 allow_auto_create_topics=False,
                 enable_auto_commit=False,
                 max_partition_fetch_bytes=fetch_bytes,
+                fetch_min_bytes=self._config.fetch_least_bytes,
+                fetch_max_wait_ms=self._config.fetch_wait_ms,
                 metrics_enabled=False,
             )
         except KafkaError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
-from training.micro_batches import micro_batches
+from training.micro_batches import learn_in_pieces
 
 
 @dataclass(slots=True)
@@ -34,17 +34,14 @@ def train_on(
 ) -> PassStatus:
     """Predict, count and learn each example once, in order.
 
-    With a ``limit`` the pass ends with the step that reaches this many examples.
+    With a ``limit`` the pass ends with the batch that reaches this many examples.
     """
     status = PassStatus()
     for batch in batches:
-        for keys, rows in micro_batches(batch.keys, micro_batch):
-            if limit is not None and status.examples >= limit:
-                return status
-            event_time_ms = int(batch.event_time_ms_B[rows].max())
-            label_B = batch.label_B[rows]
-            prediction_B = learner.step(keys, label_B, event_time_s=event_time_ms // 1000)
-            metrics.add(prediction_B, label_B, event_time_ms)
-            status.examples += len(keys)
-            status.as_of_ms = max(status.as_of_ms, event_time_ms)
+        if not len(batch) or (limit is not None and status.examples >= limit):
+            continue
+        newest_ms = int(batch.event_time_ms_B.max())
+        metrics.add(learn_in_pieces(learner, batch, micro_batch), batch.label_B, newest_ms)
+        status.examples += len(batch)
+        status.as_of_ms = max(status.as_of_ms, newest_ms)
     return status

@@ -25,7 +25,7 @@ from streaming.events import decode_examples
 from streaming.source import EventSource, Record
 from training.checkpoints import Checkpoints
 from training.errors import LayoutMismatch
-from training.micro_batches import micro_batches
+from training.micro_batches import learn_in_pieces
 from training.sync import DeltaSync
 
 log = logging.getLogger(__name__)
@@ -169,12 +169,10 @@ class OnlineLoop:
                 f"examples have feature schema {batch.schema_fingerprint:016x}, recipe "
                 f"{self._config.recipe!r} wants {self._config.schema_fingerprint:016x}; join with this recipe"
             )
-        for keys, rows in micro_batches(batch.keys, self._config.micro_batch):
-            event_time_ms = int(batch.event_time_ms_B[rows].max())
-            label_B = batch.label_B[rows]
-            prediction_B = self._learner.step(keys, label_B, event_time_s=event_time_ms // 1000)
-            self.metrics.add(prediction_B, label_B, event_time_ms)
-            self.status.as_of_ms = max(self.status.as_of_ms, event_time_ms)
+        newest_ms = int(batch.event_time_ms_B.max())
+        predicted_B = learn_in_pieces(self._learner, batch, self._config.micro_batch)
+        self.metrics.add(predicted_B, batch.label_B, newest_ms)
+        self.status.as_of_ms = max(self.status.as_of_ms, newest_ms)
         self.status.examples += len(batch)
 
     def _seal(self) -> None:

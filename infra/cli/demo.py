@@ -29,7 +29,7 @@ def demo(
     from infra.demo.report import on_screen
     from infra.demo.run import Demo, DemoConfig
     from infra.telemetry import configure_logging
-    from infra.wiring import current_settings, load_dataset, load_recipe
+    from infra.wiring.recipes import current_settings, load_dataset, load_recipe
 
     configure_logging(verbose=False)
     console = Console()

@@ -22,7 +22,7 @@ def doctor(bootstrap: Bootstrap = None, state_dir: StateDir = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from infra.wiring import current_settings
+    from infra.wiring.recipes import current_settings
 
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
     checks: list[tuple[str, bool, Callable[[], str]]] = [

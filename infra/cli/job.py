@@ -25,7 +25,7 @@ def archive(
 ) -> None:
     """Copy the examples topic, up to its present end, to parquet."""
     from infra.telemetry import configure_logging
-    from infra.wiring import current_settings
+    from infra.wiring.recipes import current_settings
     from streaming.kafka import KafkaConfig, KafkaSource
     from streaming.topics import EXAMPLES
     from training.archive import ExampleArchive, archive_to_end
@@ -59,7 +59,7 @@ def train(
     from rich.table import Table
 
     from infra.telemetry import configure_logging
-    from infra.wiring import current_settings, load_recipe
+    from infra.wiring.recipes import current_settings, load_recipe
     from training.jobs.train_ranker import TrainJob, train_ranker
 
     configure_logging(verbose=verbose)
@@ -86,14 +86,16 @@ def train(
 
 def untrained(recipe: str) -> RankingLearner:
     """A learner of a recipe's name; a batch job's worker calls it."""
-    from infra.wiring import build_learner, load_recipe
+    from infra.wiring.recipes import load_recipe
+    from infra.wiring.trainer import build_learner
 
     return build_learner(load_recipe(recipe))
 
 
 def _register(name: str, job: TrainJob, result: TrainResult, settings: Settings) -> str:
     """Record the run and register its snapshot; a line that says so."""
-    from infra.wiring import build_registry, load_recipe, parameters_of
+    from infra.wiring.recipes import build_registry, load_recipe
+    from infra.wiring.trainer import parameters_of
     from recsys.snapshots import read_manifest
 
     registry = build_registry(settings)

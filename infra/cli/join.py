@@ -14,7 +14,8 @@ def join(
 ) -> None:
     """Join impressions with later feedback into examples, until stopped."""
     from infra.telemetry import configure_logging
-    from infra.wiring import build_joiner, current_settings, load_recipe
+    from infra.wiring.joiner import build_joiner
+    from infra.wiring.recipes import current_settings, load_recipe
 
     configure_logging(verbose=verbose)
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)

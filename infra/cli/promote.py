@@ -13,7 +13,7 @@ def promote(
     alias: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
 ) -> None:
     """Move an alias (champion) to a version; servers that follow the alias swap to it."""
-    from infra.wiring import build_registry, current_settings
+    from infra.wiring.recipes import build_registry, current_settings
 
     moved = build_registry(current_settings()).promote(name, version, alias)
     before = f"version {moved.previous}" if moved.previous is not None else "nothing"

@@ -31,8 +31,8 @@ def replay(
     """
     from feature_store.datasets.requests import play_requests
     from infra.playing import PlayConfig, Player
-    from infra.telemetry import configure_logging, count_replay, read_metrics, serve_metrics
-    from infra.wiring import current_settings, load_dataset, load_recipe, now_ms
+    from infra.telemetry import configure_logging, offer, read_metrics, serve_metrics
+    from infra.wiring.recipes import current_settings, load_dataset, load_recipe, now_ms
     from streaming.kafka import KafkaConfig, KafkaSink
     from streaming.replay import read_log
     from streaming.replay import replay as send_again
@@ -54,6 +54,6 @@ def replay(
         return read_metrics(learned_by).get("training_examples_total", 0.0)
 
     player = Player(config, sink, clock_ms=now_ms, learned=learned)
-    count_replay(registry, player)
+    offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)
     player.play(play_requests(dataset, chosen.schema))
     typer.echo(f"{player.rows} rows sent")

@@ -29,7 +29,8 @@ def serve(
 ) -> None:
     """Serve Rank, health and reflection; parameters follow the delta log while requests are answered."""
     from infra.telemetry import configure_logging
-    from infra.wiring import ServerOptions, build_server, current_settings, load_recipe
+    from infra.wiring.recipes import current_settings, load_recipe
+    from infra.wiring.server import ServerOptions, build_server
     from recsys.table.snapshot import write_rows
     from serving.server import serve as serve_until
 

@@ -28,7 +28,8 @@ def train(
     A stopped or killed trainer goes on from its newest snapshot and ends where it would have ended.
     """
     from infra.telemetry import configure_logging
-    from infra.wiring import TrainerOptions, build_trainer, current_settings, load_recipe
+    from infra.wiring.recipes import current_settings, load_recipe
+    from infra.wiring.trainer import TrainerOptions, build_trainer
 
     configure_logging(verbose=verbose)
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from infra.recipes.recipe import Recipe
-from infra.wiring import make_scorer, make_table
+from infra.wiring.recipes import make_scorer, make_table
 from recsys.evaluation.progressive import Tally
 from recsys.interactions import ExampleBatch
 from recsys.ranking.tower import weights_in

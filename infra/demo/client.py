@@ -28,6 +28,7 @@ from streaming.topics import FEEDBACK
 
 EQUAL_WITHIN = 1e-5
 PROBE_TIMEOUT_S = 20.0
+LOOK_AGAIN_S = 0.03
 FIRST_PROBE_ID = (1 << 20) - 2
 
 
@@ -53,7 +54,7 @@ class ProductConfig:
     """The kind that decides the label."""
     positive_value: float
     """A value that makes it positive."""
-    rank_period_s: float = 0.05
+    rank_period_s: float = 0.1
     """Between two rankings of ``candidates`` items."""
     candidates: int = 200
     probe_period_s: float = 0.5
@@ -145,5 +146,5 @@ class ProductService:
             )
             if abs(answer.scores[0] - answer.scores[1]) > EQUAL_WITHIN:
                 return (time.perf_counter() - started) * 1000
-            time.sleep(0.02)
+            time.sleep(LOOK_AGAIN_S)
         return None if self._stop.is_set() else PROBE_TIMEOUT_S * 1000

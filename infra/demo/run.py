@@ -30,7 +30,7 @@ from infra.demo.display import View
 from infra.demo.processes import Family
 from infra.demo.report import CountedPercentiles, DemoReport, Percentiles
 from infra.recipes.recipe import Recipe
-from infra.wiring import now_ms
+from infra.wiring.recipes import now_ms
 from recsys.errors import RecsysError
 from recsys.evaluation.progressive import Tally, tally_of
 from recsys.snapshots import read_manifest, read_metrics, snapshots

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from feature_store.datasets.log import Dataset
 from infra.settings import Settings
 from recsys.features import FeatureSchema
-from recsys.ranking.learner import AdamConfig
+from recsys.ranking.adam import AdamConfig
 from recsys.ranking.tower import TowerConfig
-from recsys.table.modules import Pooling
 from recsys.table.spec import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from streaming.label_join import JoinConfig
 
@@ -24,7 +24,7 @@ class Recipe:
     title: str
     """For people."""
     schema: FeatureSchema
-    pooling: Mapping[str, Pooling]
+    pooling: Mapping[str, Literal["sum", "mean"]]
     """How a multi-valued feature's rows become one, by feature name."""
     table: TableSpec
     tower: TowerConfig

@@ -6,13 +6,11 @@ one; with means it would hardly move. The dense weights take an Adam step along 
 does not depend on the batch.
 
 Axes: B examples of a batch, F features, T keys in all, W = F * (1 + K) columns of a pooled row.
-Adam: Kingma & Ba, ICLR 2015, arXiv:1412.6980.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recsys.errors import ConfigError, GradientError, ShapeError, SnapshotError
+from recsys.errors import GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
+from recsys.ranking.adam import AdamConfig
 from recsys.ranking.tower import (
     WEIGHT,
     TowerConfig,
@@ -38,28 +37,6 @@ Floats = NDArray[np.float32]
 
 # Names within a dense state; they are part of every snapshot.
 _FIRST, _SECOND, _STEPS = "adam.first.", "adam.second.", "adam.steps"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdamConfig:
-    """How the dense weights learn."""
-
-    learning_rate: float = 1e-3
-    """Largest step of a weight, about; > 0."""
-    first_decay: float = 0.9
-    """β₁, memory of the gradient; in [0, 1)."""
-    second_decay: float = 0.999
-    """β₂, memory of its square; in [0, 1)."""
-    epsilon: float = 1e-8
-    """Added to the root of the second moment; > 0."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "epsilon"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("first_decay", "second_decay"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 class RankingLearner:

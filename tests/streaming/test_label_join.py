@@ -24,6 +24,8 @@ CONFIG = JoinConfig(
 )
 FROM = {Shown: (IMPRESSIONS, 0), Feedback: (FEEDBACK, 0)}
 FAR_MS = 10**6
+# Coarse, so that events often lie exactly on the edge of a window.
+TIMES_MS = st.integers(0, 20).map(lambda n: 10 * n)
 
 
 def shown(request, time_ms, items):
@@ -61,7 +63,7 @@ def heartbeats(time_ms):
 
 def arrange(draw, events):
     """The events of each kind within the allowed disorder, the two kinds interleaved at will."""
-    delays = draw(st.lists(st.integers(0, DISORDER_MS), min_size=len(events), max_size=len(events)))
+    delays = draw(st.lists(st.sampled_from([0, 10, DISORDER_MS]), min_size=len(events), max_size=len(events)))
     in_time = [
         event
         for _, event in sorted(zip(delays, events, strict=True), key=lambda d: d[0] + d[1].event_time_ms)
@@ -77,18 +79,18 @@ def two_arrivals(draw, *, feedback_agrees):
     impressions = [
         shown(
             request,
-            draw(st.integers(0, 300)),
-            draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)),
+            draw(TIMES_MS),
+            draw(st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True)),
         )
-        for request in range(draw(st.integers(1, 5)))
+        for request in range(draw(st.integers(1, 3)))
     ]
     values = draw(st.lists(st.sampled_from([1.0, 4.0]), min_size=20, max_size=20))
     feedback = []
     for event_id in range(draw(st.integers(0, 8))):
-        request, item = draw(st.integers(0, 5)), draw(st.integers(0, 3))
-        value = values[4 * (request % 5) + item] if feedback_agrees else draw(st.sampled_from([1.0, 4.0]))
+        request, item = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+        value = values[3 * request + item] if feedback_agrees else draw(st.sampled_from([1.0, 4.0]))
         kind = draw(st.sampled_from(["rating", "rating", "click"]))
-        feedback.append(rated(event_id, request, item, draw(st.integers(0, 400)), value, kind))
+        feedback.append(rated(event_id, request, item, draw(TIMES_MS), value, kind))
     events = impressions + feedback
     events += draw(st.lists(st.sampled_from(events), max_size=3))
     return arrange(draw, events), arrange(draw, events)

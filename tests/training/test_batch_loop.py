@@ -30,9 +30,6 @@ from training.checkpoints import CheckpointConfig, Checkpoints
 from training.online_loop import LoopConfig, LoopStatus, OnlineLoop
 from training.sync import DeltaSync, SyncConfig
 
-# Examples are read without a copy, and torch warns of an array that it may not write to.
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
-
 TOPIC, SCHEMA, N_FEATURES, DIM = "examples", 7, 2, 3
 
 

@@ -16,23 +16,23 @@ from recsys.features import RaggedKeys
 from recsys.interactions import ExampleBatch
 from recsys.ranking.deepfm import DeepFMConfig
 from recsys.ranking.learner import RankingLearner
-from recsys.snapshots import read_manifest
+from recsys.snapshots import Manifest, read_manifest
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from recsys.table.reference import ReferenceTable
+from streaming.deltas import DeltaPublisher
 from streaming.events import encode_examples
+from streaming.memory_log import Entry, MemoryLog
 from streaming.source import Record
 from training.archive import ExampleArchive, read_examples
 from training.batch_loop import train_on
-from training.checkpoints import restore_from
+from training.checkpoints import CheckpointConfig, Checkpoints, restore_from
 from training.errors import LayoutMismatch, TrainingError
 from training.jobs.train_ranker import TrainJob, TrainResult, train_ranker
+from training.online_loop import LoopConfig, LoopStatus, OnlineLoop
+from training.sync import DeltaSync, SyncConfig
 
-pytestmark = [
-    # Ray 2.60 reads its own deprecated settings when a trainer is made.
-    pytest.mark.filterwarnings("ignore:`use_[a-z0-9_]+` is deprecated:DeprecationWarning"),
-    # Examples are read without a copy, and torch warns of an array that it may not write to.
-    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
-]
+# Ray 2.60 reads its own deprecated settings when a trainer is made.
+pytestmark = pytest.mark.filterwarnings("ignore:`use_[a-z0-9_]+` is deprecated:DeprecationWarning")
 
 SCHEMA, N_FEATURES, N_MESSAGES, N_ROWS = 7, 2, 5, 40
 
@@ -88,6 +88,34 @@ def job_in(folder: Path, recipe: str = "small") -> TrainJob:
     )
 
 
+class Unobserved:
+    """Nobody is told."""
+
+    def progressed(self, status: LoopStatus, metrics: ProgressiveMetrics) -> None:
+        pass
+
+    def snapshot_written(self, path: Path, manifest: Manifest) -> None:
+        pass
+
+
+def learn_online(log: MemoryLog, learner: RankingLearner, start: Manifest | None, folder: Path) -> None:
+    source = log.source([("examples", 0)])
+    loop = OnlineLoop(
+        LoopConfig(recipe="small", schema_fingerprint=SCHEMA, micro_batch=16),
+        source,
+        learner,
+        DeltaSync(learner, DeltaPublisher(MemoryLog()), SyncConfig(model="small-1", incarnation=2)),
+        Checkpoints(CheckpointConfig(folder=folder)),
+        metrics=ProgressiveMetrics(60_000),
+        observer=Unobserved(),
+        clock_ms=lambda: 0,
+    )
+    if start is not None:
+        loop.resume(start)
+    while source.positions() != source.end_offsets():
+        loop.poll_once()
+
+
 def own_processes() -> list[str]:
     """Command lines of the processes that this one started and that are still there."""
     listed = subprocess.run(
@@ -129,6 +157,20 @@ def test_the_snapshot_says_where_the_online_loop_reads_on(job: TrainJob, result:
     assert manifest.source_sequence == N_MESSAGES - 1
     assert (manifest.table_sequence, manifest.dense_sequence) == (0, 0)
     assert manifest.examples == N_MESSAGES * N_ROWS
+
+
+def test_the_online_loop_goes_on_from_it_as_if_it_had_learned_all(
+    result: TrainResult, tmp_path: Path
+) -> None:
+    values = [message(number) for number in range(N_MESSAGES + 2)]
+    log = MemoryLog(Entry("examples", 0, b"", value) for value in values)
+    alone, handed_over = learner_builder()("small"), learner_builder()("small")
+    learn_online(log, alone, None, tmp_path)
+    learn_online(log, handed_over, restore_from(result.snapshot, handed_over), tmp_path)
+    keys = alone.table.keys()
+    np.testing.assert_array_equal(handed_over.table.lookup(keys), alone.table.lookup(keys))
+    for name, array in alone.dense_state().items():
+        np.testing.assert_array_equal(handed_over.dense_state()[name], array, err_msg=name)
 
 
 def test_a_finished_job_leaves_no_process_behind(result: TrainResult) -> None:

@@ -11,8 +11,9 @@ from sklearn.metrics import log_loss
 
 from recsys.errors import ConfigError, GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
+from recsys.ranking.adam import AdamConfig
 from recsys.ranking.deepfm import DeepFMConfig
-from recsys.ranking.learner import AdamConfig, RankingLearner
+from recsys.ranking.learner import RankingLearner
 
 ROUNDING = 2e-5
 

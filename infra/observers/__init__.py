@@ -1,0 +1,1 @@
+"""Who is told about progress: gauges for Prometheus, and the tracked run where there is one."""

@@ -1,0 +1,70 @@
+"""Progress of the online loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from recsys.evaluation.progressive import ProgressiveMetrics
+from recsys.snapshots import Manifest
+from streaming.events import encode_dead_letter
+from streaming.sink import EventSink
+from streaming.source import Record
+from streaming.topics import DEAD_LETTER
+from training.online_loop import LoopStatus
+
+if TYPE_CHECKING:
+    from training.promotion.mlflow_registry import RunLog
+
+
+class TrainingTelemetry:
+    """Progress of the online loop. Called from the loop's thread."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        table_rows: Callable[[], int],
+        sink: EventSink,
+        run: RunLog | None,
+    ) -> None:
+        self._table_rows, self._sink, self._run = table_rows, sink, run
+        self._latest: dict[str, float] = {}
+        self._rejected = Counter("training_rejected_batches", "Batches in dead-letter", registry=registry)
+        examples = Gauge("training_examples_total", "Examples learned", registry=registry)
+        # Read live: a replay that must not run ahead asks for it many times a second.
+        examples.set_function(lambda: self._status.examples if self._status else 0)
+        self._status: LoopStatus | None = None
+        self._rows = Gauge("training_table_rows", "Rows of the table", registry=registry)
+        self._as_of = Gauge("training_as_of_ms", "Event time of the newest example", registry=registry)
+        self._metric = Gauge("training_progressive", "Metrics so far", ["metric"], registry=registry)
+        self._stage = Gauge(
+            "training_stage_seconds_total", "Wall time by stage", ["stage"], registry=registry
+        )
+
+    def progressed(self, status: LoopStatus, metrics: ProgressiveMetrics) -> None:
+        """Refresh every gauge."""
+        self._status = status
+        self._rows.set(self._table_rows())
+        self._as_of.set(status.as_of_ms)
+        self._latest = metrics.total.metrics()
+        for name, value in self._latest.items():
+            self._metric.labels(name).set(value)
+        for stage, seconds in status.stage_s.items():
+            self._stage.labels(stage).set(seconds)
+
+    def rejected(self, record: Record, reason: str) -> None:
+        """Count it and keep its bytes for somebody to look at."""
+        self._rejected.inc()
+        letter = encode_dead_letter(record, reason, rejected_at_ms=time.time_ns() // 1_000_000)
+        self._sink.publish(DEAD_LETTER, record.topic.encode(), letter)
+
+    def snapshot_written(self, path: Path, manifest: Manifest) -> None:
+        """Record metrics and manifest in the tracked run, where there is one."""
+        if self._run is not None:
+            if self._latest:
+                self._run.log_metrics(self._latest, manifest.examples)
+            self._run.log_snapshot(path, manifest)

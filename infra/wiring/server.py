@@ -1,0 +1,62 @@
+"""The server's process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.features import DatasetFeatures
+from infra.model_sources import AliasSource, FolderSource
+from infra.observers.serving import ServingTelemetry
+from infra.recipes.recipe import Recipe
+from infra.settings import Settings
+from infra.telemetry import serve_metrics
+from infra.wiring.recipes import build_registry, load_dataset, make_scorer, now_ms, snapshot_folder
+from serving.follower import ReplicaFollower
+from serving.impressions import ImpressionLog
+from serving.pipeline import RankLimits
+from serving.replica import Replica
+from serving.service import RecommenderService, ServiceConfig
+from streaming.deltas import DeltaSubscriber
+from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
+from streaming.topics import DELTAS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What a command line says about a server."""
+
+    model: str | None = None
+    data_dir: Path | None = None
+    metrics_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server's parts; the caller starts and stops them."""
+
+    service: RecommenderService
+    replica: Replica
+    follower: ReplicaFollower
+
+
+def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> Server:
+    """A server whose replica follows the trainer's log, or a registry alias and that model's log."""
+    kafka = KafkaConfig(bootstrap=settings.kafka_bootstrap)
+    dataset = load_dataset(recipe, settings, options.data_dir)
+    replica = Replica(lambda: make_scorer(recipe), recipe.schema.fingerprint)
+    folder = FolderSource(snapshot_folder(recipe, settings))
+    source: FolderSource | AliasSource = folder
+    if options.model is not None:
+        source = AliasSource(build_registry(settings), options.model, folder)
+    follower = ReplicaFollower(replica, DeltaSubscriber(KafkaSource(kafka, [(DELTAS, 0)])), source)
+    telemetry = ServingTelemetry(serve_metrics(options.metrics_port), replica, follower, now_ms)
+    service = RecommenderService(
+        ServiceConfig(limits=RankLimits(domains=recipe.domains, context=recipe.context)),
+        replica,
+        DatasetFeatures(recipe.schema, dataset),
+        ImpressionLog(KafkaSink(kafka), recipe.schema.fingerprint),
+        observer=telemetry,
+        clock_ms=now_ms,
+    )
+    return Server(service, replica, follower)

@@ -1,0 +1,98 @@
+"""The online trainer's process."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.observers.training import TrainingTelemetry
+from infra.recipes.recipe import Recipe
+from infra.settings import Settings
+from infra.telemetry import serve_metrics
+from infra.wiring.recipes import build_registry, make_table, now_ms, snapshot_folder
+from recsys.evaluation.progressive import ProgressiveMetrics
+from recsys.ranking.learner import RankingLearner
+from recsys.snapshots import Manifest
+from streaming.deltas import DeltaPublisher
+from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
+from streaming.topics import EXAMPLES
+from training.checkpoints import CheckpointConfig, Checkpoints, restore_from
+from training.online_loop import LoopConfig, OnlineLoop
+from training.sync import DeltaSync, SyncConfig
+
+
+def build_learner(recipe: Recipe) -> RankingLearner:
+    """A learner that knows nothing yet."""
+    return RankingLearner(make_table(recipe), recipe.tower, recipe.pooling, recipe.adam)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerOptions:
+    """What a command line says about a trainer."""
+
+    start_from: Path | None = None
+    keep: int = 3
+    snapshot_at: int = 0
+    track: bool = False
+    metrics_port: int = 0
+
+
+def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -> OnlineLoop:
+    """An online loop that goes on from its newest snapshot, from ``start_from``, or from nothing."""
+    kafka = KafkaConfig(bootstrap=settings.kafka_bootstrap)
+    learner, metrics = build_learner(recipe), ProgressiveMetrics(window_ms=60_000)
+    checkpoints = Checkpoints(CheckpointConfig(folder=snapshot_folder(recipe, settings), keep=options.keep))
+    manifest = checkpoints.restore(learner, metrics)
+    if manifest is None and options.start_from is not None:
+        manifest = restore_from(options.start_from, learner)
+    sync = DeltaSync(learner, DeltaPublisher(KafkaSink(kafka)), _lineage(recipe, manifest))
+    # What is restored was sealed before, or is in the first snapshot of this start.
+    learner.table.drain_touched()
+    loop = OnlineLoop(
+        LoopConfig(
+            recipe=recipe.name,
+            schema_fingerprint=recipe.schema.fingerprint,
+            micro_batch=recipe.micro_batch,
+            snapshot_at_examples=options.snapshot_at,
+        ),
+        KafkaSource(kafka, [(EXAMPLES, 0)]),
+        learner,
+        sync,
+        checkpoints,
+        metrics=metrics,
+        observer=_observer(recipe, settings, options, learner),
+        clock_ms=now_ms,
+    )
+    if manifest is not None:
+        loop.resume(manifest)
+    return loop
+
+
+def _lineage(recipe: Recipe, manifest: Manifest | None) -> SyncConfig:
+    if manifest is None:
+        return SyncConfig(model=f"{recipe.name}-{uuid.uuid4().hex[:8]}", incarnation=1)
+    return SyncConfig(model=manifest.model, incarnation=manifest.incarnation + 1)
+
+
+def _observer(
+    recipe: Recipe, settings: Settings, options: TrainerOptions, learner: RankingLearner
+) -> TrainingTelemetry:
+    run = None
+    if options.track:
+        run = build_registry(settings).start_run(recipe.name, parameters_of(recipe))
+    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap))
+    return TrainingTelemetry(serve_metrics(options.metrics_port), lambda: len(learner.table), sink, run)
+
+
+def parameters_of(recipe: Recipe) -> dict[str, object]:
+    """What a tracked run records of a recipe."""
+    return {
+        "recipe": recipe.name,
+        "micro_batch": recipe.micro_batch,
+        "table": recipe.table.to_json(),
+        "tower": recipe.tower,
+        "adam": recipe.adam,
+        "join": recipe.join,
+        "features": ",".join(recipe.schema.names),
+    }
