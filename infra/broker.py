@@ -29,7 +29,8 @@ class BrokerUnavailable(RecsysError):
 
 
 class EmbeddedBroker:
-    """One broker process on this machine, ended with its context or its parent. One owner."""
+    """One broker process on this machine, ended with its context or its parent. One owner, and on Linux
+    started from a thread that lives as long as the broker should: it ends with that thread."""
 
     def __init__(self, *, port: int = 0) -> None:
         """Listen on ``port`` of the loopback address; 0 takes a free one."""

@@ -17,7 +17,7 @@ from streaming.topics import FEEDBACK, IMPRESSIONS
 
 LOOK_EVERY_ROWS = 200
 WAIT_S = 0.005
-ASK_EVERY_S = 0.05
+ASK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Player:
             self._send_due(self._clock_ms())
 
     def _in_flight(self) -> float:
-        """Rows sent but not learned. Asking costs the trainer time, so it is asked 20 times a second."""
+        """Rows sent but not learned. Asking costs the trainer time, so it is asked ten times a second."""
         asked_s, learned = self._learned_before
         if time.monotonic() - asked_s > ASK_EVERY_S:
             learned = self._learned()

@@ -14,19 +14,21 @@ from recsys.errors import RecsysError
 from recsys.snapshots import Manifest, read_manifest
 from serving.replica import ApplyOutcome, Replica
 from streaming.deltas import DeltaSubscriber
-from streaming.errors import DamagedDelta, SourceUnavailable
+from streaming.errors import DamagedDelta, OffsetLost, SourceUnavailable
 
 log = logging.getLogger(__name__)
+
+_URGENT_PERIOD_S = 0.1
 
 
 class SnapshotSource(Protocol):
     """Knows which model is to be served and where its snapshots are."""
 
     def model(self) -> str | None:
-        """Lineage to serve now; None while there is none."""
+        """Lineage to serve now; None while there is none. Raises RecsysError or OSError."""
 
     def newest(self, model: str) -> Path | None:
-        """Newest snapshot of that lineage."""
+        """Newest snapshot of that lineage. Raises RecsysError or OSError."""
 
 
 class ReplicaFollower:
@@ -47,6 +49,8 @@ class ReplicaFollower:
         self._thread = threading.Thread(target=self._run, name="replica-follower", daemon=True)
         self.outcomes: Counter[ApplyOutcome] = Counter()
         self._wants_snapshot = False
+        self._checked_s = float("-inf")
+        self._seek_to: int | None = None
 
     def start(self) -> None:
         """Begin to follow; ``replica.ready`` is set once the first snapshot is loaded."""
@@ -58,17 +62,26 @@ class ReplicaFollower:
         self._thread.join()
 
     def _run(self) -> None:
-        checked_s = float("-inf")
         while not self._stop.is_set():
-            due = time.monotonic() - checked_s >= self._check_period_s
-            # A replica that found a gap looks more often: old parameters serve meanwhile.
-            if due or self._wants_snapshot or not self._replica.ready.is_set():
-                self._check_snapshots()
-                checked_s = time.monotonic()
-            if self._replica.ready.is_set():
-                self._follow()
-            else:
-                self._stop.wait(0.1)
+            try:
+                self._turn()
+            except Exception:
+                # The thread's outermost loop: a server whose parameters silently stop is worse than noise.
+                log.exception("follower_turn_failed")
+                self._wants_snapshot = True
+                self._stop.wait(0.5)
+
+    def _turn(self) -> None:
+        # A replica that found a gap looks more often: old parameters serve meanwhile.
+        urgent = self._wants_snapshot or not self._replica.ready.is_set()
+        period_s = min(_URGENT_PERIOD_S, self._check_period_s) if urgent else self._check_period_s
+        if time.monotonic() - self._checked_s >= period_s:
+            self._check_snapshots()
+            self._checked_s = time.monotonic()
+        if self._replica.ready.is_set():
+            self._follow()
+        else:
+            self._stop.wait(_URGENT_PERIOD_S)
 
     def _check_snapshots(self) -> None:
         """Load the snapshot that should be served, where it is not the one that is."""
@@ -77,11 +90,12 @@ class ReplicaFollower:
             path = self._snapshots.newest(model) if model is not None else None
             if path is not None and self._should_load(read_manifest(path)):
                 manifest = self._replica.load(path)
-                self._subscriber.seek(manifest.delta_position)
+                self._seek_to = manifest.delta_position
                 self._wants_snapshot = False
                 self._on_applied()
                 log.info("snapshot_served", extra={"path": str(path), "version": manifest.version})
-        except RecsysError as error:
+        except (RecsysError, OSError) as error:
+            # Its owner may drop a snapshot while it is read; there is a newer one then.
             log.warning("snapshot_refused", extra={"reason": str(error)})
 
     def _should_load(self, manifest: Manifest) -> bool:
@@ -95,11 +109,14 @@ class ReplicaFollower:
 
     def _follow(self) -> None:
         try:
+            if self._seek_to is not None:
+                self._subscriber.seek(self._seek_to)
+                self._seek_to = None
             deltas = self._subscriber.poll(timeout_s=0.05)
         except (SourceUnavailable, DamagedDelta) as error:
             log.warning("delta_log_unreadable", extra={"reason": str(error)})
             # What could not be read may be missing: only a snapshot is sure to hold it.
-            self._wants_snapshot = isinstance(error, DamagedDelta)
+            self._wants_snapshot |= isinstance(error, DamagedDelta | OffsetLost)
             self._stop.wait(0.5)
             return
         for delta in deltas:
@@ -112,6 +129,6 @@ class ReplicaFollower:
             self.outcomes[outcome] += 1
             if outcome is ApplyOutcome.SNAPSHOT_NEEDED:
                 self._wants_snapshot = True
-                return
+                break
         if deltas:
             self._on_applied()

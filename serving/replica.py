@@ -122,8 +122,12 @@ def _apply_rows(delta: TableDelta, now: Parameters) -> ApplyOutcome:
         return ApplyOutcome.DUPLICATE
     if delta.base_sequence > now.table_sequence:
         return ApplyOutcome.SNAPSHOT_NEEDED
-    now.table.assign(delta.updated_keys, delta.rows)
+    # A delta of expired keys alone has no rows, and so no width that a table could check.
+    if len(delta.updated_keys):
+        now.table.assign(delta.updated_keys, delta.rows)
     now.table.erase(delta.expired_keys)
+    # Nobody reads a replica's touched marks; those of expired keys would stay for ever.
+    now.table.drain_touched()
     now.table_sequence = delta.sequence
     # The age moves only after the last row of a seal is in place.
     now.as_of_ms = max(now.as_of_ms, delta.as_of_ms)

@@ -24,7 +24,8 @@ async def serve(
 
     Raises ServingError when the address cannot be bound.
     """
-    server = grpc.aio.server()
+    # Two servers on one port would silently share its requests.
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     recommender_pb2_grpc.add_RecommenderServicer_to_server(service, server)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

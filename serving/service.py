@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from serving.pipeline import FeatureSource, RankLimits, RankQuery, best_first, c
 from serving.proto import recommender_pb2 as wire
 from serving.proto import recommender_pb2_grpc
 from serving.replica import Replica
+from streaming.errors import SinkUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +75,12 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         context: grpc.aio.ServicerContext[wire.RankRequest, wire.RankResponse],
     ) -> wire.RankResponse:
         started = time.perf_counter()
-        code = grpc.StatusCode.OK
+        code = grpc.StatusCode.UNKNOWN
         self._in_flight += 1
         try:
-            return await self._answer(request, context)
+            answer = await self._answer(request, context)
+            code = grpc.StatusCode.OK
+            return answer
         except (InvalidRequest, KeyRangeError) as error:
             code, message = grpc.StatusCode.INVALID_ARGUMENT, str(error)
         except NotReady as error:
@@ -84,10 +88,13 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         except TimeoutError:
             code, message = (
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                "the deadline passed while scoring; send fewer items",
+                "the deadline passed before the answer was ready; send fewer items or retry with backoff",
             )
         except _Overloaded as error:
             code, message = grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
         finally:
             self._in_flight -= 1
             self._observer.answered(code.name, time.perf_counter() - started, len(request.item_ids))
@@ -104,10 +111,17 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         remaining_s = context.time_remaining()
         limit_s = self._config.deadline_ms / 1000
         timeout_s = limit_s if remaining_s is None else min(limit_s, remaining_s)
+        given_up = threading.Event()
         loop = asyncio.get_running_loop()
-        return await asyncio.wait_for(loop.run_in_executor(self._pool, self._rank, request), timeout_s)
+        try:
+            # A request that is still queued is cancelled with its wait; one that is being scored is not.
+            return await asyncio.wait_for(
+                loop.run_in_executor(self._pool, self._rank, request, given_up), timeout_s
+            )
+        finally:
+            given_up.set()
 
-    def _rank(self, request: wire.RankRequest) -> wire.RankResponse:
+    def _rank(self, request: wire.RankRequest, given_up: threading.Event) -> wire.RankResponse:
         query = checked(_query(request, self._clock_ms()), self._config.limits)
         parameters = self._replica.parameters
         keys = self._features.keys(query)
@@ -115,16 +129,21 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         shown_K = best_first(score_N, query.top_k)
         request_id = request.request_id or str(uuid.uuid4())
         version = parameters.manifest.version
-        if not request.shadow:
-            self._impressions.record(
-                query,
-                keys,
-                shown_K,
-                score_N[shown_K],
-                request_id=request_id,
-                policy=GREEDY,
-                model_version=version,
-            )
+        # What nobody receives is not shown: as an impression it would be learned as a refusal.
+        if not (request.shadow or given_up.is_set()):
+            try:
+                self._impressions.record(
+                    query,
+                    keys,
+                    shown_K,
+                    score_N[shown_K],
+                    request_id=request_id,
+                    policy=GREEDY,
+                    model_version=version,
+                )
+            except SinkUnavailable as error:
+                # An answer that nothing is learned from is better than none.
+                log.warning("impression_lost", extra={"request_id": request_id, "reason": str(error)})
         return wire.RankResponse(
             request_id=request_id,
             item_ids=query.item_ids_N[shown_K].tolist(),

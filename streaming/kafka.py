@@ -69,6 +69,20 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
         raise SinkUnavailable(f"no topics made at {bootstrap}: {error}; is a broker there?") from error
 
 
+def reachable_topics(bootstrap: str, *, timeout_s: float) -> set[str]:
+    """Names of the topics that a broker has. Raises SourceUnavailable where none answers in time."""
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(timeout_s * 1000))
+    except (KafkaError, ValueError) as error:
+        raise SourceUnavailable(f"no broker at {bootstrap}: {error}") from error
+    try:
+        return set(admin.list_topics())
+    except KafkaError as error:
+        raise SourceUnavailable(f"{bootstrap} does not list its topics: {error}") from error
+    finally:
+        admin.close()
+
+
 class KafkaSource:
     """An EventSource over given partitions of a cluster. One caller at a time."""
 

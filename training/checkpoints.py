@@ -7,7 +7,7 @@ snapshot has not learned, so reading on from them gives what an undisturbed run 
 from __future__ import annotations
 
 import logging
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import (
     Manifest,
+    clear_leftovers,
+    drop_snapshot,
+    incarnation_of,
     read_dense,
     read_manifest,
     read_metrics,
@@ -43,7 +46,7 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-    """The snapshots of one training shard. One caller at a time."""
+    """The snapshots of one training shard, which is the only writer of its folder. One caller at a time."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         self._config = config
@@ -53,26 +56,35 @@ class Checkpoints:
         dense = learner.dense_state()
         path = write_snapshot(self._config.folder, manifest, learner.table, dense, metrics.state())
         for old in snapshots(self._config.folder)[: -self._config.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            # One that will not go yet is dropped with the next.
+            with suppress(OSError):
+                drop_snapshot(old)
+        clear_leftovers(self._config.folder)
         log.info("snapshot_written", extra={"path": str(path), "examples": manifest.examples})
         return path
 
     def restore(self, learner: RankingLearner, metrics: ProgressiveMetrics) -> Manifest | None:
         """Load the newest snapshot that is whole and return its manifest; None where there is none.
 
-        A damaged one is passed over with a warning. Raises SnapshotError when all are damaged:
-        beginning anew would silently forget a model.
+        A damaged one is passed over with a warning. Its incarnation published deltas all the same, so the
+        manifest names the highest one that the folder knows: the next is then new to every replica.
+        Raises SnapshotError when all are damaged: beginning anew would silently forget a model.
         """
         found = snapshots(self._config.folder)
+        reason: SnapshotError | None = None
         for path in reversed(found):
             try:
-                return restore_from(path, learner, metrics)
+                manifest = restore_from(path, learner, metrics)
+                highest = max(manifest.incarnation, *map(incarnation_of, found))
+                return manifest.model_copy(update={"incarnation": highest})
             except SnapshotError as error:
                 log.warning("snapshot_skipped", extra={"path": str(path), "reason": str(error)})
+                reason = error
         if found:
             raise SnapshotError(
-                f"{self._config.folder}: none of {len(found)} snapshots is whole; restore one or clear it"
-            )
+                f"{self._config.folder}: none of {len(found)} snapshots can be loaded ({reason}); "
+                "restore one or clear the folder"
+            ) from reason
         return None
 
 

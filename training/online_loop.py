@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from recsys.errors import ConfigError, GradientError
+from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest
-from streaming.errors import WireError
+from recsys.table.table import check_event_time
 from streaming.events import decode_examples
 from streaming.source import EventSource, Record
 from training.checkpoints import Checkpoints
@@ -156,20 +156,30 @@ class OnlineLoop:
             batch, sequence = decode_examples(record.value)
             # A producer that lost an acknowledgement sends a batch again under the same number.
             if sequence > self.status.source_sequence:
-                self._learn_batch(batch)
+                self._check_layout(batch)
+                # Before the first step: a batch that fails half way is not learned from again either.
                 self.status.source_sequence = sequence
-        except (WireError, GradientError) as error:
+                self._learn_batch(batch)
+        except LayoutMismatch:
+            raise
+        except RecsysError as error:
             log.warning("batch_rejected", extra={"offset": record.offset, "reason": str(error)})
             self._observer.rejected(record, str(error))
         self.status.offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
 
-    def _learn_batch(self, batch: ExampleBatch) -> None:
+    def _check_layout(self, batch: ExampleBatch) -> None:
         if batch.schema_fingerprint != self._config.schema_fingerprint:
             raise LayoutMismatch(
                 f"examples have feature schema {batch.schema_fingerprint:016x}, recipe "
                 f"{self._config.recipe!r} wants {self._config.schema_fingerprint:016x}; join with this recipe"
             )
+
+    def _learn_batch(self, batch: ExampleBatch) -> None:
+        if not len(batch):
+            return
         newest_ms = int(batch.event_time_ms_B.max())
+        check_event_time(int(batch.event_time_ms_B.min()) // 1000)
+        check_event_time(newest_ms // 1000)
         predicted_B = learn_in_pieces(self._learner, batch, self._config.micro_batch)
         self.metrics.add(predicted_B, batch.label_B, newest_ms)
         self.status.as_of_ms = max(self.status.as_of_ms, newest_ms)

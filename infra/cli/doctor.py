@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import typer
 
@@ -22,8 +23,10 @@ def doctor(bootstrap: Bootstrap = None, state_dir: StateDir = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from infra.telemetry import configure_logging
     from infra.wiring.recipes import current_settings
 
+    configure_logging(verbose=False)
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
     checks: list[tuple[str, bool, Callable[[], str]]] = [
         ("installation", True, _installation),
@@ -104,7 +107,9 @@ def _registry(uri: str) -> str:
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not path.exists():
         raise RuntimeError(f"{uri} does not exist yet; the first registered model makes it")
-    return uri
+    address = urlsplit(uri)
+    # A password may stand between the scheme and the host.
+    return uri if not address.password else uri.replace(f":{address.password}@", ":***@")
 
 
 def _data_folder(folder: Path | None) -> str:

@@ -18,6 +18,7 @@ def train(
         Path | None, typer.Option("--from", help="Snapshot to begin with where there is none yet.")
     ] = None,
     keep: Annotated[int, typer.Option(help="Snapshots to keep.")] = 3,
+    snapshot_period_s: Annotated[float, typer.Option(help="Seconds between two snapshots.")] = 30.0,
     snapshot_at: Annotated[int, typer.Option(help="Also save when this many examples are learned.")] = 0,
     track: Annotated[bool, typer.Option(help="Record the run and its snapshots in MLflow.")] = False,
     metrics_port: MetricsPort = 0,
@@ -34,7 +35,12 @@ def train(
     configure_logging(verbose=verbose)
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
     options = TrainerOptions(
-        start_from=start_from, keep=keep, snapshot_at=snapshot_at, track=track, metrics_port=metrics_port
+        start_from=start_from,
+        keep=keep,
+        snapshot_period_ms=round(snapshot_period_s * 1000),
+        snapshot_at=snapshot_at,
+        track=track,
+        metrics_port=metrics_port,
     )
     loop = build_trainer(load_recipe(recipe), settings, options)
     on_termination(loop.stop)

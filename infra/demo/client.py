@@ -28,7 +28,7 @@ from streaming.topics import FEEDBACK
 
 EQUAL_WITHIN = 1e-5
 PROBE_TIMEOUT_S = 20.0
-LOOK_AGAIN_S = 0.03
+LOOK_AGAIN_S = 0.05
 FIRST_PROBE_ID = (1 << 20) - 2
 
 

@@ -33,6 +33,7 @@ class TrainerOptions:
 
     start_from: Path | None = None
     keep: int = 3
+    snapshot_period_ms: int = 30_000
     snapshot_at: int = 0
     track: bool = False
     metrics_port: int = 0
@@ -54,6 +55,7 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
             recipe=recipe.name,
             schema_fingerprint=recipe.schema.fingerprint,
             micro_batch=recipe.micro_batch,
+            snapshot_period_ms=options.snapshot_period_ms,
             snapshot_at_examples=options.snapshot_at,
         ),
         KafkaSource(kafka, [(EXAMPLES, 0)]),

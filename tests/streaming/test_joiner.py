@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys.features import RaggedKeys
@@ -184,6 +184,9 @@ def undisturbed(emit):
     lives=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 25), st.integers(0, 3)), max_size=6),
     emit=st.sampled_from(["at_once", "in_order"]),
 )
+# Two restarts within one backlog; a copy whose first has been forgotten.
+@example(lives=[(14, 10**6, 0), (13, 10**6, 0)], emit="at_once")
+@example(lives=[(15, 10**6, 1)], emit="at_once")
 def test_killed_anywhere_the_output_is_that_of_an_undisturbed_run(tmp_path_factory, lives, emit):
     rows, sequences = output_after(lives, tmp_path_factory.mktemp("joiner") / "progress.json", emit)
     assert len(rows) == 60

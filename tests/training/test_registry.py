@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from recsys.errors import SnapshotError
-from recsys.snapshots import MANIFEST, Manifest
+from recsys.snapshots import MANIFEST, Manifest, write_manifest
 from training.errors import PromotionRefused, TrainingError
 from training.promotion.gate import GateConfig
 from training.promotion.mlflow_registry import ModelRegistry
@@ -48,7 +48,7 @@ def snapshot_in(folder: Path, *, model: str, examples: int = 10, rows: bytes = b
     path = folder / f"snapshot-0001-{examples:012d}"
     (path / "rows").mkdir(parents=True)
     (path / "rows" / "rows-00000.safetensors").write_bytes(rows)
-    (path / MANIFEST).write_text(manifest_of(model, examples, len(rows)).model_dump_json())
+    write_manifest(path, manifest_of(model, examples, len(rows)))
     return path
 
 
