@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinerConfig:
+    """One joiner's process around its join."""
+
     join: JoinConfig
     progress_path: Path
     """Kept across restarts, one per output partition."""

@@ -26,10 +26,14 @@ from streaming.source import Partition, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaConfig:
+    """One cluster, and how much is sent and asked for at a time."""
+
     bootstrap: str
     """host:port of any broker."""
     timeout_s: float = 15.0
     """How long a request, a flush or a wait for room may take; > 0."""
+    connect_timeout_s: float = 5.0
+    """How long the first broker may take to answer; > 0."""
     linger_ms: int = 10
     """How long the sink waits for more records before it sends."""
     batch_bytes: int = 256 * 1024
@@ -49,10 +53,9 @@ class KafkaConfig:
     def __post_init__(self) -> None:
         if ":" not in self.bootstrap:
             raise ConfigError(f"bootstrap must be host:port, got {self.bootstrap!r}")
-        if self.timeout_s <= 0 or self.fetch_wait_ms < 1:
-            raise ConfigError(
-                f"timeout_s and fetch_wait_ms must be > 0, got {self.timeout_s}, {self.fetch_wait_ms}"
-            )
+        for name in ("timeout_s", "connect_timeout_s", "fetch_wait_ms"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
 def create_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
@@ -114,6 +117,7 @@ class KafkaSource:
                 allow_auto_create_topics=False,
                 enable_auto_commit=False,
                 max_partition_fetch_bytes=fetch_bytes,
+                bootstrap_timeout_ms=int(self._config.connect_timeout_s * 1000),
                 fetch_min_bytes=self._config.fetch_least_bytes,
                 fetch_max_wait_ms=self._config.fetch_wait_ms,
                 metrics_enabled=False,
@@ -214,6 +218,7 @@ class KafkaSink:
         try:
             self._producer = KafkaProducer(
                 bootstrap_servers=config.bootstrap,
+                bootstrap_timeout_ms=int(config.connect_timeout_s * 1000),
                 acks="all",
                 linger_ms=config.linger_ms,
                 batch_size=config.batch_bytes,

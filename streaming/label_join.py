@@ -39,6 +39,8 @@ class LabelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinConfig:
+    """Windows, in event time, and when examples leave."""
+
     label: LabelRule
     wait_window_ms: int
     """An item without feedback this long after it was shown is a negative; > 0."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from recsys.ranking.learner import RankingLearner
 from recsys.ranking.scorer import RankingScorer
 from recsys.snapshots import Manifest
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
+from recsys.table.modules import Pooling
 from recsys.table.native import NativeTable
 
 # Two cores are shared with brokers and servers under test; torch's own threads would fight them.
@@ -35,10 +38,10 @@ def recsys_data() -> Path:
 
 
 class SmallModel:
-    """A ranker of two features over a dozen keys each, and everything a test builds around one. Holds no state."""
+    """A ranker of two features over a dozen keys each, and what tests build around it. Holds no state."""
 
     n_ids, dim = 12, 4
-    pooling = {"user": "sum", "item": "mean"}  # noqa: RUF012 - read only
+    pooling: Mapping[str, Pooling] = MappingProxyType({"user": "sum", "item": "mean"})
     tower = DeepFMConfig(n_features=2, vector_dim=3, hidden=(4,), seed=3)
     schema = FeatureSchema(
         (
@@ -104,12 +107,13 @@ class SmallModel:
 
     def rows_of(self, table: NativeTable) -> dict[int, bytes]:
         """The bits of each row's weights."""
-        return {int(key): table.lookup(np.array([key])).tobytes() for key in table.keys()}
+        keys = table.keys()
+        return dict(zip(keys.tolist(), map(np.ndarray.tobytes, table.lookup(keys)), strict=True))
 
     def bits_of(self, learner: RankingLearner, metrics: ProgressiveMetrics) -> dict[str, bytes]:
         """The bits of all that is learned: rows, optimizer state, dense state, metrics."""
         rows = learner.table.export_rows(learner.table.keys())
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "keys": rows.keys_N,
             "weights": rows.weights_ND,
             "state": rows.state_NS,

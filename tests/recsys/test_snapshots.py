@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import SnapshotError
@@ -73,9 +73,7 @@ def test_a_changed_byte_anywhere_is_refused_with_the_name_of_its_file(
 
 @given(st.sampled_from([*FILES, PIECE]), st.floats(0, 1, exclude_max=True))
 @settings(max_examples=30, deadline=None)
-def test_a_file_cut_short_is_refused_with_its_name(
-    small: Any, whole: Path, name: str, place: float
-) -> None:
+def test_a_file_cut_short_is_refused_with_its_name(small: Any, whole: Path, name: str, place: float) -> None:
     file = whole / name
     content = file.read_bytes()
     file.write_bytes(content[: int(place * len(content))])
@@ -111,7 +109,6 @@ STEPS = [("fsync", number) for number in range(9)] + [("rename", number) for num
 
 
 @pytest.mark.parametrize(("operation", "number"), STEPS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_writer_killed_at_any_step_leaves_only_whole_snapshots(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, number: int
 ) -> None:
@@ -135,7 +132,7 @@ def test_a_full_disk_is_a_snapshot_error_and_leaves_nothing(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     failing(monkeypatch, "fsync", number, OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(SnapshotError, match="could not be written.*No space left"):
+    with pytest.raises(SnapshotError, match=r"could not be written.*No space left"):
         write(small, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

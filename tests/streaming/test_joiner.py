@@ -179,7 +179,7 @@ def undisturbed(emit):
         return output_after([], Path(folder) / "progress.json", emit)[0]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     lives=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 25), st.integers(0, 3)), max_size=6),
     emit=st.sampled_from(["at_once", "in_order"]),
