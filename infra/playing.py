@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from recsys.errors import ConfigError
+from recsys.features import RaggedKeys
 from recsys.interactions import Feedback, Impression
-from streaming.events import encode_feedback, encode_impression
+from streaming.events import encode_feedback, encode_impression, feedback_at, impression_at
 from streaming.sink import EventSink
 from streaming.topics import FEEDBACK, IMPRESSIONS
 
@@ -22,8 +22,8 @@ ASK_EVERY_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayConfig:
-    max_rows: int | None = None
-    """Stop after so many rows of the log; None: all."""
+    """How fast a log is played, and whose clock it shows."""
+
     rows_per_s: float = 0.0
     """Not faster than this; 0 is as fast as ``max_in_flight`` allows."""
     max_in_flight: int = 0
@@ -36,6 +36,37 @@ class PlayConfig:
     def __post_init__(self) -> None:
         if self.rows_per_s < 0 or self.max_in_flight < 0 or self.feedback_delay_ms < 0:
             raise ConfigError("rows_per_s, max_in_flight and feedback_delay_ms must be >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request's messages, encoded."""
+
+    request_id: str
+    key: bytes
+    rows: int
+    impression: bytes
+    feedback: tuple[bytes, ...]
+
+
+def encoded(
+    requests: Iterable[tuple[Impression, list[Feedback]]], max_rows: int | None = None
+) -> Iterator[Request]:
+    """The messages of each request, up to ``max_rows`` shown items in all; the last page is cut to fit."""
+    left = max_rows
+    for impression, feedback in requests:
+        if left is not None:
+            if left <= 0:
+                return
+            impression, feedback = _first_items(impression, feedback, left)  # noqa: PLW2901
+            left -= len(impression.item_ids_K)
+        yield Request(
+            impression.request_id,
+            str(impression.user_id).encode(),
+            len(impression.item_ids_K),
+            encode_impression(impression),
+            tuple(encode_feedback(one) for one in feedback),
+        )
 
 
 class Player:
@@ -52,48 +83,46 @@ class Player:
         """``learned`` tells how many rows have been learned so far."""
         self._config, self._sink = config, sink
         self._clock_ms, self._learned = clock_ms, learned
-        self._due: deque[tuple[int, Feedback]] = deque()
+        self._due: deque[tuple[int, bytes, bytes]] = deque()
         self._seen: set[str] = set()
         self._n_unique = 0
         self._learned_before = (float("-inf"), 0.0)
         self._started_s = time.monotonic()
         self.rows = 0
-        self.event_time_ms = 0
 
-    def play(self, requests: Iterable[tuple[Impression, list[Feedback]]]) -> None:
+    def play(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when the log has it all."""
         next_look = 0
-        for impression, feedback in _first_rows(requests, self._config.max_rows):
+        for request in requests:
             if self.rows >= next_look:
                 self._hold_back()
                 next_look = self.rows + LOOK_EVERY_ROWS
-            self._send(impression, feedback)
-            self._send_due(self._clock_ms())
+            now_ms = self._clock_ms()
+            self._send(request, now_ms)
+            self._send_due(now_ms)
         while self._due:
             time.sleep(WAIT_S)
             self._send_due(self._clock_ms())
         self._sink.flush()
 
-    def _send(self, impression: Impression, feedback: list[Feedback]) -> None:
-        if self._config.keep_times:
-            sent, due_ms = impression, 0
-        else:
-            sent = dataclasses.replace(impression, event_time_ms=self._clock_ms())
-            due_ms = sent.event_time_ms + self._config.feedback_delay_ms
-            feedback = [dataclasses.replace(one, event_time_ms=due_ms) for one in feedback]
-        self._sink.publish(IMPRESSIONS, str(sent.user_id).encode(), encode_impression(sent))
-        self._due.extend((due_ms, one) for one in feedback)
-        self.rows += len(sent.item_ids_K)
+    def _send(self, request: Request, now_ms: int) -> None:
+        impression, due_ms = request.impression, 0
+        if not self._config.keep_times:
+            impression = impression_at(impression, now_ms)
+            due_ms = now_ms + self._config.feedback_delay_ms
+        self._sink.publish(IMPRESSIONS, request.key, impression)
+        self._due.extend((due_ms, request.key, feedback) for feedback in request.feedback)
+        self.rows += request.rows
         # A message that the log holds twice is learned from once.
-        if sent.request_id not in self._seen:
-            self._seen.add(sent.request_id)
-            self._n_unique += len(sent.item_ids_K)
-        self.event_time_ms = sent.event_time_ms
+        if request.request_id not in self._seen:
+            self._seen.add(request.request_id)
+            self._n_unique += request.rows
 
     def _send_due(self, now_ms: int) -> None:
         while self._due and self._due[0][0] <= now_ms:
-            feedback = self._due.popleft()[1]
-            self._sink.publish(FEEDBACK, str(feedback.user_id).encode(), encode_feedback(feedback))
+            due_ms, key, feedback = self._due.popleft()
+            message = feedback if self._config.keep_times else feedback_at(feedback, due_ms)
+            self._sink.publish(FEEDBACK, key, message)
 
     def _hold_back(self) -> None:
         """Wait while too much is under way or the pace is too high; feedback goes out meanwhile."""
@@ -113,34 +142,19 @@ class Player:
         return self._n_unique - learned
 
 
-def _first_rows(
-    requests: Iterable[tuple[Impression, list[Feedback]]], max_rows: int | None
-) -> Iterator[tuple[Impression, list[Feedback]]]:
-    """Requests up to ``max_rows`` items; the last page is cut to fit."""
-    if max_rows is None:
-        yield from requests
-        return
-    left = max_rows
-    for impression, feedback in requests:
-        if left <= 0:
-            return
-        n = len(impression.item_ids_K)
-        if n > left:
-            impression, feedback = _cut(impression, feedback, left)  # noqa: PLW2901
-        left -= n
-        yield impression, feedback
-
-
-def _cut(impression: Impression, feedback: list[Feedback], n: int) -> tuple[Impression, list[Feedback]]:
-    kept = impression.item_ids_K[:n]
+def _first_items(
+    impression: Impression, feedback: list[Feedback], n: int
+) -> tuple[Impression, list[Feedback]]:
+    """The first ``n`` items of a page with their feedback; the page as it is where it has no more."""
+    if len(impression.item_ids_K) <= n:
+        return impression, feedback
     keys = impression.keys
-    end = keys.offsets[n]
     shorter = dataclasses.replace(
         impression,
-        item_ids_K=kept,
+        item_ids_K=impression.item_ids_K[:n],
         scores_K=impression.scores_K[:n],
         propensities_K=impression.propensities_K[:n],
-        keys=type(keys)(keys.keys_T[:end], keys.lengths_NF[:n]),
+        keys=RaggedKeys(keys.keys_T[: keys.offsets[n]], keys.lengths_NF[:n]),
     )
-    items = set(kept.tolist())
-    return shorter, list(islice((one for one in feedback if one.item_id in items), None))
+    shown = set(shorter.item_ids_K.tolist())
+    return shorter, [one for one in feedback if one.item_id in shown]

@@ -47,7 +47,8 @@ class ReplicaFollower:
         self._check_period_s, self._on_applied = check_period_s, on_applied
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica-follower", daemon=True)
-        self.outcomes: Counter[ApplyOutcome] = Counter()
+        # Every outcome from the start: others iterate over it, and its size must not change meanwhile.
+        self.outcomes: Counter[ApplyOutcome] = Counter(dict.fromkeys(ApplyOutcome, 0))
         self._wants_snapshot = False
         self._checked_s = float("-inf")
         self._seek_to: int | None = None
@@ -115,8 +116,10 @@ class ReplicaFollower:
             deltas = self._subscriber.poll(timeout_s=0.05)
         except (SourceUnavailable, DamagedDelta) as error:
             log.warning("delta_log_unreadable", extra={"reason": str(error)})
-            # What could not be read may be missing: only a snapshot is sure to hold it.
-            self._wants_snapshot |= isinstance(error, DamagedDelta | OffsetLost)
+            if isinstance(error, DamagedDelta | OffsetLost):
+                # What could not be read may be missing: only a snapshot is sure to hold it.
+                self.outcomes[ApplyOutcome.SNAPSHOT_NEEDED] += 1
+                self._wants_snapshot = True
             self._stop.wait(0.5)
             return
         for delta in deltas:

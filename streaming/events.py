@@ -155,6 +155,19 @@ def decode_feedback(value: bytes) -> Feedback:
     )
 
 
+def impression_at(value: bytes, event_time_ms: int) -> bytes:
+    """The bytes of an Impression at another event time.
+
+    Protocol Buffers read two messages behind one another as one; a field's last value counts.
+    """
+    return value + event_pb2.Impression(event_time_ms=event_time_ms).SerializeToString()
+
+
+def feedback_at(value: bytes, event_time_ms: int) -> bytes:
+    """The bytes of a Feedback at another event time."""
+    return value + event_pb2.Feedback(event_time_ms=event_time_ms).SerializeToString()
+
+
 def encode_dead_letter(record: Record, reason: str, *, rejected_at_ms: int) -> bytes:
     """Bytes of one DeadLetter message around a record that could not be read."""
     return event_pb2.DeadLetter(

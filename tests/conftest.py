@@ -57,7 +57,10 @@ class SmallModel:
         return NativeTable(TableSpec(name=name, slices=(wide, vector)), threads=1)
 
     def learner(self) -> RankingLearner:
-        return RankingLearner(self.table(), self.tower, self.pooling)
+        return self.learner_over(self.table())
+
+    def learner_over(self, table: NativeTable) -> RankingLearner:
+        return RankingLearner(table, self.tower, self.pooling)
 
     def scorer(self) -> tuple[NativeTable, RankingScorer]:
         table = self.table()

@@ -22,6 +22,7 @@ def replay(
     ] = 0,
     learned_by: Annotated[int, typer.Option(help="Metrics port of the trainer, for --max-in-flight.")] = 0,
     keep_times: Annotated[bool, typer.Option(help="Keep the log's own event times.")] = False,
+    prepare: Annotated[bool, typer.Option(help="Encode all messages before the first is sent.")] = False,
     metrics_port: MetricsPort = 0,
     verbose: Verbose = False,
 ) -> None:
@@ -30,7 +31,7 @@ def replay(
     With a recorded log every message is sent as it was, to the topic and partition that it names.
     """
     from feature_store.datasets.requests import play_requests
-    from infra.playing import PlayConfig, Player
+    from infra.playing import PlayConfig, Player, encoded
     from infra.telemetry import configure_logging, offer, read_metrics, serve_metrics
     from infra.wiring.recipes import current_settings, load_dataset, load_recipe, now_ms
     from streaming.kafka import KafkaConfig, KafkaSink
@@ -40,7 +41,8 @@ def replay(
     configure_logging(verbose=verbose)
     settings = current_settings(kafka_bootstrap=bootstrap)
     registry = serve_metrics(metrics_port)
-    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap))
+    # A product's many senders are one here: let it gather.
+    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap, linger_ms=20))
     if file is not None:
         sent = send_again(read_log(file), sink)
         sink.flush()
@@ -48,12 +50,13 @@ def replay(
         return
     chosen = load_recipe(recipe)
     dataset = load_dataset(chosen, settings, data_dir)
-    config = PlayConfig(max_rows=events, rows_per_s=rate, max_in_flight=max_in_flight, keep_times=keep_times)
+    config = PlayConfig(rows_per_s=rate, max_in_flight=max_in_flight, keep_times=keep_times)
 
     def learned() -> float:
         return read_metrics(learned_by).get("training_examples_total", 0.0)
 
     player = Player(config, sink, clock_ms=now_ms, learned=learned)
     offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)
-    player.play(play_requests(dataset, chosen.schema))
+    requests = encoded(play_requests(dataset, chosen.schema), events)
+    player.play(list(requests) if prepare else requests)
     typer.echo(f"{player.rows} rows sent")

@@ -44,6 +44,6 @@ def movielens() -> Recipe:
         domains=("movies",),
         context=frozenset({"day"}),
         load=lambda folder, settings: load_movielens(folder, settings.cache_dir),
-        micro_batch=32,
+        micro_batch=48,
         demo_events=300_000,
     )

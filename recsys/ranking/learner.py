@@ -11,7 +11,6 @@ Axes: B examples of a batch, F features, T keys in all, W = F * (1 + K) columns 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.errors import GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
-from recsys.ranking.adam import AdamConfig
+from recsys.ranking.adam import AdamConfig, FlatAdam
 from recsys.ranking.tower import (
     WEIGHT,
     TowerConfig,
@@ -54,24 +53,10 @@ class RankingLearner:
         adam: AdamConfig | None = None,
     ) -> None:
         check_table(tower, table.spec, len(pooling))
-        adam = adam or AdamConfig()
         self._features = list(pooling)
         self._embeddings = PooledEmbeddings(table, pooling)
         self._tower = tower.build()
-        self._optimizer = torch.optim.Adam(
-            self._tower.parameters(),
-            lr=adam.learning_rate,
-            betas=(adam.first_decay, adam.second_decay),
-            eps=adam.epsilon,
-            fused=True,
-        )
-        for parameter in self._tower.parameters():
-            # Torch makes these on the first step; made now, a state has the same names at any time.
-            self._optimizer.state[parameter] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+        self._adam = FlatAdam(self._tower, adam or AdamConfig())
 
     @property
     def table(self) -> EmbeddingTable:
@@ -116,13 +101,10 @@ class RankingLearner:
                 f"log loss of {len(batch)} examples is {total}, want a finite one; check labels and rows"
             )
         self._embeddings.event_time_s = event_time_s
-        self._optimizer.zero_grad()
+        self._adam.zero_grad()
         # Rows learn within backward, on the sum; a refusal there leaves the dense weights alone too.
         loss.backward()  # type: ignore[no-untyped-call]
-        for parameter in self._tower.parameters():
-            if parameter.grad is not None:
-                parameter.grad.div_(len(batch))
-        self._optimizer.step()
+        self._adam.step(len(batch))
         return _probabilities(logit_B.detach()), total / len(batch)
 
     def _logits(self, batch: RaggedKeys) -> Tensor:
@@ -147,11 +129,9 @@ class RankingLearner:
     def dense_state(self) -> dict[str, Floats]:
         """A copy of all that is learned outside the table: weights and Adam's moments, for a snapshot."""
         state = {WEIGHT + name: value for name, value in self.dense_weights().items()}
-        for name, parameter in self._tower.named_parameters():
-            moments = self._optimizer.state[parameter]
-            state[_FIRST + name] = moments["exp_avg"].numpy().copy()
-            state[_SECOND + name] = moments["exp_avg_sq"].numpy().copy()
-            state[_STEPS] = moments["step"].numpy().reshape(1).copy()
+        for name, first, second in self._adam.moments():
+            state[_FIRST + name], state[_SECOND + name] = first.copy(), second.copy()
+        state[_STEPS] = np.array([self._adam.steps], np.float32)
         return state
 
     def load_dense_state(self, state: Mapping[str, Floats]) -> None:
@@ -171,11 +151,9 @@ class RankingLearner:
                 check_like(prefix + name, state[prefix + name], parameter.shape)
         check_like(_STEPS, state[_STEPS], (1,))
         import_weights(self._tower, {name: state[WEIGHT + name] for name in parameters})
-        for name, parameter in parameters.items():
-            moments: dict[str, Any] = self._optimizer.state[parameter]
-            moments["exp_avg"] = torch.tensor(state[_FIRST + name])
-            moments["exp_avg_sq"] = torch.tensor(state[_SECOND + name])
-            moments["step"] = torch.tensor(float(state[_STEPS][0]))
+        for name, first, second in self._adam.moments():
+            first[...], second[...] = state[_FIRST + name], state[_SECOND + name]
+        self._adam.steps = int(state[_STEPS][0])
 
 
 def _probabilities(logit_B: Tensor) -> Floats:

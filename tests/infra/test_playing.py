@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.playing import PlayConfig, Player
+from infra.playing import PlayConfig, Player, encoded
 from recsys.features import RaggedKeys
 from recsys.interactions import Feedback, Impression
 from streaming.events import decode_feedback, decode_impression
@@ -57,10 +57,12 @@ class SteppingClock:
         return self.now_ms
 
 
-def played(pages: list[int], config: PlayConfig) -> tuple[list[Impression], list[Feedback], Player]:
+def played(
+    pages: list[int], config: PlayConfig, max_rows: int | None = None
+) -> tuple[list[Impression], list[Feedback], Player]:
     log = MemoryLog()
     player = Player(config, log, clock_ms=SteppingClock(), learned=lambda: float("inf"))
-    player.play(requests(pages))
+    player.play(encoded(requests(pages), max_rows))
     shown = [decode_impression(record.value) for record in log.read((IMPRESSIONS, 0), 0, 1000)]
     said = [decode_feedback(record.value) for record in log.read((FEEDBACK, 0), 0, 1000)]
     return shown, said, player
@@ -68,7 +70,7 @@ def played(pages: list[int], config: PlayConfig) -> tuple[list[Impression], list
 
 @given(PAGES, st.integers(1, 30))
 def test_the_first_rows_are_sent_in_order_and_a_page_is_cut_to_fit(pages: list[int], max_rows: int) -> None:
-    shown, said, player = played(pages, PlayConfig(max_rows=max_rows, keep_times=True))
+    shown, said, player = played(pages, PlayConfig(keep_times=True), max_rows)
     whole = [item for impression, _ in requests(pages) for item in impression.item_ids_K.tolist()]
     sent = [item for impression in shown for item in impression.item_ids_K.tolist()]
     assert sent == whole[:max_rows]

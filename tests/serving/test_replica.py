@@ -198,7 +198,8 @@ def test_a_snapshot_is_swapped_in_whole(small: Any, replica: Replica, write: Any
 
 
 def test_readers_see_whole_rows_while_deltas_are_applied(small: Any, replica: Replica) -> None:
-    keys, torn, stop = small.keys(*range(24)), [], threading.Event()
+    keys, stop = small.keys(*range(24)), threading.Event()
+    torn: list[Any] = []
     replica.apply(rows_delta(small, updated_keys=keys, rows=np.zeros((24, 4), np.float32)))
 
     def read() -> None:
