@@ -31,6 +31,8 @@ GREEDY = "greedy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
+    """What a server takes on."""
+
     limits: RankLimits
     deadline_ms: int = 500
     """Longest that a request may take, where its caller allows no less; > 0."""

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
+    """Where snapshots are and how many of them stay."""
+
     folder: Path
     """Where snapshots are kept."""
     keep: int = 3

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
+    """What the loop learns from, and when it publishes and saves."""
+
     recipe: str
     """Name of the recipe, written into snapshots."""
     schema_fingerprint: int

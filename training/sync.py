@@ -27,6 +27,8 @@ Keys = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncConfig:
+    """Which start of which model is published, and in what pieces."""
+
     model: str
     """Lineage of the model, as in its snapshots."""
     incarnation: int

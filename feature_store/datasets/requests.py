@@ -31,6 +31,8 @@ REQUEST_SALT = 0x5EED_0001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaybackConfig:
+    """How a log is cut into requests."""
+
     items_per_request: int = 20
     """A longer page is cut into several requests; 1 to 255."""
     rows_per_chunk: int = 8192

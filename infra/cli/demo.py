@@ -41,5 +41,6 @@ def demo(
     config = DemoConfig(folder=report.parent.absolute(), data_dir=data_dir, events=n_events)
     measured = Demo(recipe, dataset, config, console, began_s).run()
     measured.write(report)
+    console.print()
     console.print(on_screen(measured, recipe.title))
     console.print(f"figures: {report}    logs: {config.folder / 'logs'}")

@@ -44,6 +44,8 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductConfig:
+    """Whom the product asks about what, and how often."""
+
     address: str
     """host:port of the server."""
     user_ids: NDArray[np.uint64]

@@ -15,6 +15,7 @@ from infra.demo.client import Measurements
 
 Samples = dict[str, dict[str, float]]
 """Metrics by process name and by their own name."""
+SPARKS_SHOWN = 16
 
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -25,15 +26,15 @@ class View:
 
     events: int
     progress: Progress = field(init=False)
-    rates: deque[float] = field(default_factory=lambda: deque(maxlen=40))
-    aucs: deque[float] = field(default_factory=lambda: deque(maxlen=40))
+    rates: deque[float] = field(default_factory=lambda: deque(maxlen=SPARKS_SHOWN))
+    aucs: deque[float] = field(default_factory=lambda: deque(maxlen=SPARKS_SHOWN))
     _learned: float = 0.0
     _at_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(48),
+            BarColumn(40),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
             TimeElapsedColumn(),
         )
@@ -43,32 +44,44 @@ class View:
         self, now_s: float, metrics: dict[str, dict[str, float]], measured: Measurements
     ) -> RenderableType:
         """One frame from the newest metrics of the processes, by process name."""
-        training, joining, serving = metrics["train"], metrics["join"], metrics["serve"]
+        training = metrics["train"]
         learned = training.get("training_examples_total", 0.0)
         if now_s - self._at_s >= 1.0:
             self.rates.append((learned - self._learned) / (now_s - self._at_s) if self._at_s else 0.0)
             self.aucs.append(training.get("training_progressive{metric=auc}", float("nan")))
             self._learned, self._at_s = learned, now_s
-        self.progress.update(self.progress.task_ids[0], completed=min(learned, self.events))
-        figures = Table.grid(padding=(0, 3))
-        for _ in range(3):
-            figures.add_column(min_width=22)
-        rate = self.rates[-1] if self.rates else 0.0
-        figures.add_row("[dim]events/s", f"[bold]{rate:,.0f}", spark(self.rates))
-        auc = training.get("training_progressive{metric=auc}", float("nan"))
-        figures.add_row("[dim]online AUC so far", f"[bold]{auc:.4f}", spark(self.aucs))
-        calibration = training.get("training_progressive{metric=calibration}", float("nan"))
-        figures.add_row("[dim]calibration", f"[bold]{calibration:.3f}", "")
-        lag = joining.get("streaming_join_lag_records", 0.0)
-        figures.add_row("[dim]consumer lag", f"[bold]{lag:,.0f} messages", "")
-        rows, served = training.get("training_table_rows", 0.0), serving.get("serving_table_rows", 0.0)
-        figures.add_row("[dim]rows trained / served", f"[bold]{rows:,.0f} / {served:,.0f}", "")
-        figures.add_row("[dim]parameters served are", f"[bold]{measured.parameter_age_ms:.0f} ms old", "")
-        figures.add_row("[dim]feedback to new score", f"[bold]{_percentiles(measured.staleness_ms)}", "")
-        figures.add_row("[dim]Rank, 200 candidates", f"[bold]{_percentiles(measured.rank_ms)}", "")
+        # Rows that the log holds twice are sent twice and learned once.
+        repeated = metrics["join"].get("streaming_join_events_total{outcome=duplicates}", 0.0)
+        total = max(self.events - repeated, learned)
+        self.progress.update(self.progress.task_ids[0], completed=learned, total=total)
+        figures = Table.grid(padding=(0, 2))
+        figures.add_column(style="dim", no_wrap=True)
+        figures.add_column(style="bold", no_wrap=True, min_width=30)
+        figures.add_column(style="cyan", no_wrap=True, width=SPARKS_SHOWN)
+        for line in self._lines(metrics, measured):
+            figures.add_row(*line)
         return Panel(
             Group(figures, "", self.progress), title="headrace demo", border_style="cyan", expand=False
         )
+
+    def _lines(self, metrics: Samples, measured: Measurements) -> list[tuple[str, str, str]]:
+        training, unknown = metrics["train"], float("nan")
+        rate = self.rates[-1] if self.rates else 0.0
+        auc = training.get("training_progressive{metric=auc}", unknown)
+        calibration = training.get("training_progressive{metric=calibration}", unknown)
+        lag = metrics["join"].get("streaming_join_lag_records", 0.0)
+        rows = training.get("training_table_rows", 0.0)
+        served = metrics["serve"].get("serving_table_rows", 0.0)
+        return [
+            ("events/s", f"{rate:,.0f}", spark(self.rates)),
+            ("online AUC so far", f"{auc:.4f}", spark(self.aucs)),
+            ("calibration", f"{calibration:.3f}", ""),
+            ("consumer lag", f"{lag:,.0f} messages", ""),
+            ("rows trained / served", f"{rows:,.0f} / {served:,.0f}", ""),
+            ("parameters served are", f"{measured.parameter_age_ms:.0f} ms old", ""),
+            ("feedback to new score", _percentiles(measured.staleness_ms), ""),
+            ("Rank, 200 candidates", _percentiles(measured.rank_ms), ""),
+        ]
 
 
 def spark(values: deque[float]) -> str:
@@ -78,7 +91,7 @@ def spark(values: deque[float]) -> str:
         return ""
     low, high = min(finite), max(finite)
     steps = [round((value - low) / (high - low) * (len(SPARKS) - 1)) for value in finite]
-    return "[cyan]" + "".join(SPARKS[step] for step in steps) + "[/]"
+    return "".join(SPARKS[step] for step in steps)
 
 
 def _percentiles(values_ms: list[float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
@@ -63,42 +63,34 @@ class DemoReport(_Strict):
 
 
 def on_screen(report: DemoReport, title: str) -> RenderableType:
-    """The report as a panel for a terminal."""
-    figures = Table.grid(padding=(0, 3))
-    for _ in range(4):
-        figures.add_column()
-    for left, right in zip(_speed(report), _quality(report), strict=True):
-        figures.add_row(f"[dim]{left[0]}", f"[bold]{left[1]}", f"[dim]{right[0]}", f"[bold]{right[1]}")
-    shares = sorted(report.stage_share.items(), key=lambda stage: -stage[1])
-    bar = Table.grid(padding=(0, 1))
-    for stage, share in shares:
-        bar.add_row(f"[dim]{stage}", f"[cyan]{'█' * round(share * 60)}[/] {share:.0%}")
-    return Panel(
-        Group(figures, "", "[dim]CPU time by stage", bar), title=title, border_style="cyan", expand=False
-    )
+    """The report as a panel for a terminal of 80 columns."""
+    figures = Table.grid(padding=(0, 2))
+    figures.add_column(style="dim", no_wrap=True)
+    figures.add_column(style="bold", no_wrap=True)
+    for name, figure in _lines(report):
+        figures.add_row(name, figure)
+    figures.add_row("", "")
+    figures.add_row("CPU time by stage", "")
+    for stage, share in sorted(report.stage_share.items(), key=lambda stage: -stage[1]):
+        figures.add_row(f"  {stage}", f"[cyan]{'█' * round(share * 40)}[/] [not bold]{share:.0%}[/]")
+    return Panel(figures, title=title, border_style="cyan", expand=False)
 
 
-def _speed(report: DemoReport) -> list[tuple[str, str]]:
+def _lines(report: DemoReport) -> list[tuple[str, str]]:
+    """What a reader wants to know, one line each."""
     staleness, rank = report.staleness_ms, report.rank_ms
-    return [
-        ("events", f"{report.events:,} in {report.wall_s:.0f} s"),
-        ("through the loop", f"{report.events_per_s:,.0f} events/s"),
-        ("feedback to changed score", f"p50 {staleness.p50:.0f} ms  p99 {staleness.p99:.0f} ms"),
-        ("rank 200 candidates", f"p50 {rank.p50:.1f} ms  p99 {rank.p99:.1f} ms  ({rank.count} calls)"),
-        ("table", f"{report.rows:,} rows, {report.bytes_per_row:.0f} bytes each"),
-    ]
-
-
-def _quality(report: DemoReport) -> list[tuple[str, str]]:
     gain = report.online_auc_second_half - report.frozen_auc
-    collisions = report.distinct_admitted_keys - report.rows
+    served = "all rows served as learned" if not report.row_mismatches else "ROWS DIFFER"
     return [
-        ("AUC, whole pass", f"{report.online_auc:.4f}"),
-        (
-            "AUC, second half",
-            f"{report.online_auc_second_half:.4f}  (frozen {report.frozen_auc:.4f}, {gain:+.4f})",
-        ),
-        ("log loss", f"{report.log_loss:.4f}  normalised entropy {report.normalized_entropy:.4f}"),
+        ("events", f"{report.events:,}, the loop learned {report.events_per_s:,.0f} a second"),
+        ("whole command", f"{report.wall_s:.0f} s"),
+        ("feedback to new score", f"p50 {staleness.p50:.0f} ms, p99 {staleness.p99:.0f} ms"),
+        ("rank 200 candidates", f"p50 {rank.p50:.1f} ms, p99 {rank.p99:.1f} ms ({rank.count} calls)"),
+        ("AUC, predicted first", f"{report.online_auc:.4f}, second half {report.online_auc_second_half:.4f}"),
+        ("frozen at half time", f"{report.frozen_auc:.4f}: learning on is worth {gain:+.4f}"),
+        ("log loss", f"{report.log_loss:.4f}, normalised entropy {report.normalized_entropy:.4f}"),
         ("calibration", f"{report.calibration:.3f}"),
-        ("collisions", f"{collisions}, rows served differently {report.row_mismatches}"),
+        ("table", f"{report.rows:,} rows of {report.bytes_per_row:.0f} bytes"),
+        ("keys without a row of their own", f"{report.distinct_admitted_keys - report.rows}"),
+        ("rows served differently", f"{report.row_mismatches} ({served})"),
     ]

@@ -54,6 +54,8 @@ class DemoFailed(RecsysError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig:
+    """What one run replays and where it writes."""
+
     folder: Path
     """Everything the run writes; emptied first."""
     data_dir: Path | None

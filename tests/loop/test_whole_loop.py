@@ -58,4 +58,4 @@ def test_what_is_learned_is_what_is_served_and_every_figure_is_there(
     assert DemoReport.model_validate(written) == report
     console.print(on_screen(report, recipe.title))
     console.file.close()
-    assert "AUC, whole pass" in (tmp_path / "screen").read_text()
+    assert "AUC, predicted first" in (tmp_path / "screen").read_text()
