@@ -119,8 +119,10 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
 def _key_ends(lengths: bytes, n_items: int, n_features: int) -> tuple[int, ...]:
     if not lengths:
         return tuple(range(8 * n_features, 8 * n_features * n_items + 1, 8 * n_features or 1))
-    keys_per_item = (sum(lengths[k * n_features : (k + 1) * n_features]) for k in range(n_items))
-    return tuple(8 * end for end in accumulate(keys_per_item))
+    if n_items == 1:
+        return (8 * sum(lengths),)
+    ends = list(accumulate(lengths))
+    return tuple(8 * end for end in ends[n_features - 1 :: n_features])
 
 
 def encode_feedback(feedback: Feedback) -> bytes:

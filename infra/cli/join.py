@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from infra.cli.options import Bootstrap, MetricsPort, RecipeName, StateDir, Verbose, on_termination
+from infra.cli.options import (
+    Bootstrap,
+    MetricsPort,
+    RecipeName,
+    StateDir,
+    Verbose,
+    collect_rarely,
+    on_termination,
+)
 
 
 def join(
@@ -21,4 +29,5 @@ def join(
     settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
     worker = build_joiner(load_recipe(recipe), settings, metrics_port=metrics_port)
     on_termination(worker.stop)
+    collect_rarely()
     worker.run()

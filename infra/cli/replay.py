@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.options import Bootstrap, DataDir, MetricsPort, RecipeName, Verbose
+from infra.cli.options import Bootstrap, DataDir, MetricsPort, RecipeName, Verbose, collect_rarely
 
 
 def replay(
@@ -58,5 +58,7 @@ def replay(
     player = Player(config, sink, clock_ms=now_ms, learned=learned)
     offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)
     requests = encoded(play_requests(dataset, chosen.schema), events)
-    player.play(list(requests) if prepare else requests)
+    ready = list(requests) if prepare else requests
+    collect_rarely()
+    player.play(ready)
     typer.echo(f"{player.rows} rows sent")

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.options import Bootstrap, MetricsPort, RecipeName, StateDir, Verbose, on_termination
+from infra.cli.options import (
+    Bootstrap,
+    MetricsPort,
+    RecipeName,
+    StateDir,
+    Verbose,
+    collect_rarely,
+    on_termination,
+)
 
 
 def train(
@@ -44,4 +52,5 @@ def train(
     )
     loop = build_trainer(load_recipe(recipe), settings, options)
     on_termination(loop.stop)
+    collect_rarely()
     loop.run()

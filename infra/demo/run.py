@@ -41,7 +41,7 @@ from streaming.topics import ALL_TOPICS, EXAMPLES
 
 START_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 120.0
-IN_FLIGHT = 5_000
+IN_FLIGHT = 4_000
 LOOK_EVERY_S = 0.4
 """Every look asks four processes for their metrics, which costs them and us some milliseconds."""
 FASTEST_ROWS_PER_MS = 10

@@ -38,12 +38,12 @@ def movielens() -> Recipe:
         join=JoinConfig(
             label=LabelRule(kind="rating", at_least=4.0),
             emit="at_once",
-            wait_window_ms=60_000,
+            wait_window_ms=5_000,
             allowed_disorder_ms=1_000,
         ),
         domains=("movies",),
         context=frozenset({"day"}),
         load=lambda folder, settings: load_movielens(folder, settings.cache_dir),
-        micro_batch=48,
+        micro_batch=32,
         demo_events=300_000,
     )

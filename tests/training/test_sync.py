@@ -135,7 +135,7 @@ STEPS = st.lists(
     st.tuples(st.sampled_from(["learn", "learn", "erase", "seal", "seal"]), st.integers(0, 60)), max_size=14
 )
 FAULTS = st.lists(st.sampled_from(["ok", "ok", "unsure", "lost", "late", "refused"]), max_size=25)
-SIZES = st.integers(1, 6)
+SIZES = st.sampled_from([1, 2, 5, 24])
 
 
 @given(STEPS, SIZES)
@@ -191,7 +191,10 @@ def test_deltas_doubled_dropped_and_out_of_order_end_in_sealed_rows_or_ask_for_a
         while not shard.seal():
             pass
         sent = [delta for delta in shard.deltas() if isinstance(delta, TableDelta)]
-        delivered = data.draw(st.lists(st.sampled_from(sent), max_size=2 * len(sent))) if sent else []
+        copies = data.draw(st.lists(st.sampled_from([1, 1, 1, 0, 2]), min_size=len(sent), max_size=len(sent)))
+        delivered = [delta for delta, count in zip(sent, copies, strict=True) for _ in range(count)]
+        for place in data.draw(st.lists(st.integers(0, max(0, len(delivered) - 2)), max_size=3)):
+            delivered[place : place + 2] = reversed(delivered[place : place + 2])
         asked = False
         for delta in delivered:
             asked |= replica.apply(delta) is NEEDED
@@ -231,6 +234,16 @@ def test_only_the_last_delta_of_a_seal_says_that_all_has_arrived(small: Any, tmp
     replica = shard.replica(shard.empty)
     ages = [replica.apply(delta) and replica.parameters.as_of_ms for delta in shard.deltas()]
     assert ages == [0, 0, 123, 123]
+
+
+def test_a_whole_seal_that_is_lost_is_a_gap(small: Any, tmp_path: Path) -> None:
+    shard = Shard(small, tmp_path, iter(()), 24)
+    replica = shard.replica(shard.empty)
+    for key in (1, 2, 3):
+        shard.learner.table.assign(small.keys(key), np.ones((1, 4), np.float32))
+        assert shard.seal()
+    first, _, third = (delta for delta in shard.deltas() if isinstance(delta, TableDelta))
+    assert [replica.apply(first), replica.apply(third)] == [ApplyOutcome.APPLIED, NEEDED]
 
 
 def test_what_was_refused_is_counted_as_sent_only_once_it_has_arrived(small: Any, tmp_path: Path) -> None:
