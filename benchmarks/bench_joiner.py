@@ -10,17 +10,13 @@ embedded one (the client's threads count, the broker's process does not).
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
+from document import Figure, print_document
 
 from infra.broker import EmbeddedBroker
 from recsys.features import RaggedKeys
@@ -39,16 +35,6 @@ N_FEATURES = 16
 ANSWERED = 0.3
 BARS = {1: 20_000, 10: 60_000}
 INPUTS = [(IMPRESSIONS, 0), (FEEDBACK, 0)]
-
-
-class Figure(TypedDict):
-    name: str
-    value: float
-    unit: str
-    bar: str | None
-    holds: bool | None
-    low: float | None
-    high: float | None
 
 
 def main() -> None:
@@ -72,14 +58,7 @@ def main() -> None:
                     high=None,
                 )
             )
-    document = {
-        "bench": "joiner",
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "seeds": [SEED],
-        "figures": figures,
-    }
-    print(json.dumps(document, indent=1))
+    print_document("joiner", figures, seeds=[SEED])
 
 
 def memory_rate(items_each: int, n_items: int) -> float:
@@ -179,13 +158,6 @@ def rate(source: EventSource, sink: EventSink, output: EventSource, n_items: int
             worker.run_round()
         sink.flush()
         return n_items / (time.process_time() - started_s)
-
-
-def commit() -> str:
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return git.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

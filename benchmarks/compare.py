@@ -1,7 +1,7 @@
 """Print benchmark documents as a table, or two folders of them side by side (base, then head).
 
-    python benchmarks/compare.py build/bench
-    python benchmarks/compare.py build/bench-base build/bench-head
+python benchmarks/compare.py build/bench
+python benchmarks/compare.py build/bench-base build/bench-head
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ def main(folders: list[Path]) -> int:
         table.add_column("against base")
     for name, figure in head.items():
         holds = {True: "[green]holds", False: "[red]misses", None: ""}[figure.get("holds")]
-        row = [name, f"{figure['value']:,.4g}", figure["unit"], figure.get("bar") or "", holds]
+        value = figure["value"]
+        row = [
+            name,
+            f"{value:,.0f}" if value >= 1000 else f"{value:.4g}",
+            figure["unit"],
+            figure.get("bar") or "",
+            holds,
+        ]
         if base:
             row.append(f"× {figure['value'] / base[name]['value']:.2f}" if name in base else "new")
         table.add_row(*row)
