@@ -18,14 +18,17 @@ from streaming.events import decode_examples
 from streaming.source import EventSource
 
 
-def examples(source: EventSource) -> Iterator[ExampleBatch]:
-    """The example log from its beginning to its present end, each batch once."""
-    end = sum(source.end_offsets().values())
+def examples(source: EventSource, snapshot: Path) -> Iterator[ExampleBatch]:
+    """What a snapshot has learned: the example log from its beginning to the snapshot's offset.
+
+    Windows go on closing while the processes end, so the log's end may lie further on.
+    """
+    end = sum(read_manifest(snapshot).source_offsets.values())
     newest = -1
     while sum(source.positions().values()) < end:
         for record in source.poll(max_records=64, timeout_s=1.0):
             batch, sequence = decode_examples(record.value)
-            if sequence > newest:
+            if newest < sequence and record.offset < end:
                 newest = sequence
                 yield batch
 

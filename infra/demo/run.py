@@ -99,7 +99,7 @@ class Demo:
                     self._replay(product, broker)
                 final = self._settle()
                 with closing(KafkaSource(kafka, [(EXAMPLES, 0)])) as source:
-                    batches = list(examples(source))
+                    batches = list(examples(source, final))
                 return self._report(product.measured, final, batches)
             finally:
                 self.family.stop_all()
