@@ -45,8 +45,8 @@ $(BUILT): $(DEPS) build/.modules pyproject.toml $(CORE)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock: ## pin every package anew from pyproject.toml
-	uvx --version >/dev/null 2>&1 || $(BIN)/pip install --quiet uv
+lock: $(DEPS) ## pin every package anew from pyproject.toml
+	@command -v uv >/dev/null || $(BIN)/pip install --quiet uv
 	uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra dev \
 	  --override requirements/overrides.txt pyproject.toml \
 	  | grep -v -E '^(torch==|triton==|nvidia-|cuda-)' > requirements/lock.txt

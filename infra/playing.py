@@ -80,19 +80,23 @@ class Player:
         clock_ms: Callable[[], int],
         learned: Callable[[], float],
     ) -> None:
-        """``learned`` tells how many rows have been learned so far."""
+        """``learned`` tells how many rows the trainer has learned so far, before this log too."""
         self._config, self._sink = config, sink
         self._clock_ms, self._learned = clock_ms, learned
         self._due: deque[tuple[int, bytes, bytes]] = deque()
         self._seen: set[str] = set()
         self._n_unique = 0
         self._learned_before = (float("-inf"), 0.0)
+        self._learned_earlier = 0.0
         self._started_s = time.monotonic()
         self.rows = 0
 
     def play(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when the log has it all."""
-        next_look = 0
+        next_look, self._started_s = 0, time.monotonic()
+        if self._config.max_in_flight:
+            # A trainer that goes on from a snapshot counts what it learned before this log was played.
+            self._learned_earlier = self._learned()
         for request in requests:
             if self.rows >= next_look:
                 self._hold_back()
@@ -139,7 +143,7 @@ class Player:
         if time.monotonic() - asked_s > ASK_EVERY_S:
             learned = self._learned()
             self._learned_before = (time.monotonic(), learned)
-        return self._n_unique - learned
+        return self._n_unique - (learned - self._learned_earlier)
 
 
 def _first_items(

@@ -19,6 +19,8 @@ from prometheus_client import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from recsys.errors import ConfigError
+
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -45,11 +47,17 @@ def configure_logging(*, verbose: bool) -> None:
 
 
 def serve_metrics(port: int) -> CollectorRegistry:
-    """A registry behind ``http://127.0.0.1:port/metrics``; no server where the port is 0."""
+    """A registry behind ``http://127.0.0.1:port/metrics``; no server where the port is 0.
+
+    Raises ConfigError for a port that cannot be had.
+    """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     if port:
-        start_http_server(port, addr="127.0.0.1", registry=registry)
+        try:
+            start_http_server(port, addr="127.0.0.1", registry=registry)
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"no metrics on port {port}: {error}; choose another --metrics-port") from error
     return registry
 
 

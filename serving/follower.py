@@ -58,9 +58,10 @@ class ReplicaFollower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the delta in hand; returns when the thread has ended."""
+        """End after the delta in hand; returns when the thread has ended, if it was ever started."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -54,6 +54,14 @@ class Parameters:
         """Later parameters of one model compare greater."""
         return (self.manifest.incarnation, self.table_sequence)
 
+    def age_ms(self, now_ms: int) -> int | None:
+        """Since the newest applied delta was sealed; before the first, since the newest example learned.
+
+        None for a model that has learned nothing.
+        """
+        since_ms = self.sealed_at_ms or self.as_of_ms
+        return max(0, now_ms - since_ms) if since_ms else None
+
 
 class Replica:
     """Scores with the newest parameters it was given. One applying thread, any number of readers;

@@ -49,7 +49,7 @@ class ServiceConfig:
 class RankObserver(Protocol):
     """Who counts answers."""
 
-    def answered(self, code: str, seconds: float, candidates: int) -> None:
+    def answered(self, code: str, seconds: float) -> None:
         """One request has ended with a gRPC status code's name."""
 
 
@@ -99,7 +99,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
             raise
         finally:
             self._in_flight -= 1
-            self._observer.answered(code.name, time.perf_counter() - started, len(request.item_ids))
+            self._observer.answered(code.name, time.perf_counter() - started)
         await context.abort(code, message)
         raise AssertionError("abort always raises")
 
@@ -154,9 +154,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
             policy=GREEDY,
             model_version=version,
             parameters_as_of_ms=parameters.as_of_ms,
-            parameter_age_ms=max(0, self._clock_ms() - parameters.sealed_at_ms)
-            if parameters.sealed_at_ms
-            else 0,
+            parameter_age_ms=parameters.age_ms(self._clock_ms()) or 0,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from recsys.evaluation.progressive import ProgressiveMetrics
@@ -26,6 +27,10 @@ from recsys.table.native import NativeTable
 
 # Two cores are shared with brokers and servers under test; torch's own threads would fight them.
 torch.set_num_threads(1)
+
+# A deadline is a wall clock: on two shared cores it fails tests that are right.
+settings.register_profile("headrace", deadline=None)
+settings.load_profile("headrace")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ Heavy imports happen inside the verbs, so that `headrace --help` answers at once
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from infra.cli import broker, demo, doctor, job, join, promote, rank, replay, serve, train
 from recsys.errors import RecsysError
@@ -37,12 +39,22 @@ app.command("promote", rich_help_panel="Models")(promote.promote)
 def main() -> None:
     """Run one verb; a refusal becomes one line on stderr and exit status 2."""
     try:
-        app()
-    except RecsysError as error:
-        sys.stderr.write(f"headrace: {' '.join(str(error).split())}\n")
-        raise SystemExit(REFUSED) from None
+        status = app(standalone_mode=False)
+    except (RecsysError, OSError) as error:
+        _refuse(str(error))
+    except TyperException as error:
+        _refuse(error.format_message())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    # What a verb returns, or the status that it asked to exit with.
+    raise SystemExit(status)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    words = " ".join(sentence.split())
+    if words:  # a verb without arguments has shown its help, and has nothing to add
+        sys.stderr.write(f"headrace: {words}\n")
+    raise SystemExit(REFUSED) from None
 
 
 if __name__ == "__main__":

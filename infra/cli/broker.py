@@ -11,7 +11,7 @@ from infra.cli.options import on_termination
 
 
 def broker(
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 9092,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 9092,
 ) -> None:
     """Run the embedded Kafka-protocol broker; its log lives in memory and ends with it."""
     from infra.broker import EmbeddedBroker
@@ -23,4 +23,5 @@ def broker(
     with EmbeddedBroker(port=port) as running:
         create_topics(running.bootstrap, dict.fromkeys(ALL_TOPICS, 1))
         typer.echo(f"broker ready at {running.bootstrap}; Ctrl-C stops it")
-        stopped.wait()
+        while not stopped.wait(1.0):
+            running.check()

@@ -18,9 +18,11 @@ def demo(
     data_dir: DataDir = None,
     events: Annotated[
         int | None,
-        typer.Option(help="Rows of the log to replay; else 300,000, or all if fewer."),
+        typer.Option(help="Rows of the log to replay; else 300,000 of MovieLens, all of KuaiRand.", min=1),
     ] = None,
-    report: Annotated[Path, typer.Option(help="Where the figures go, as JSON.")] = REPORT,
+    report: Annotated[
+        Path, typer.Option(help="Where the figures go, as JSON; logs and snapshots into NAME-run beside it.")
+    ] = REPORT,
 ) -> None:
     """Replay a real log through broker, joiner, trainer, sync and server, and report what was measured."""
     began_s = time.perf_counter()
@@ -38,7 +40,10 @@ def demo(
         dataset = load_dataset(recipe, current_settings(), data_dir)
     n_events = min(events or recipe.demo_events or len(dataset.log), len(dataset.log))
     console.print(f"[bold]{recipe.title}[/]: {n_events:,} rows in time order")
-    config = DemoConfig(folder=report.parent.absolute(), data_dir=data_dir, events=n_events)
+    # A folder of the run's own: it is emptied, and beside a report may lie anything.
+    folder = report.with_name(f"{report.stem}-run").absolute()
+    config = DemoConfig(folder=folder, data_dir=data_dir, events=n_events)
+    report.unlink(missing_ok=True)
     measured = Demo(recipe, dataset, config, console, began_s).run()
     measured.write(report)
     console.print()

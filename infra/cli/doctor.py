@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import typer
 
 from infra.cli.options import Bootstrap, StateDir
 
+_REGISTRY_PORTS = {"https": 443, "postgresql": 5432, "mysql": 3306}
 PACKAGES = ("recsys", "streaming", "feature_store", "training", "serving", "infra")
 
 
@@ -108,6 +110,9 @@ def _registry(uri: str) -> str:
     if uri.startswith("sqlite:///") and not path.exists():
         raise RuntimeError(f"{uri} does not exist yet; the first registered model makes it")
     address = urlsplit(uri)
+    if address.hostname is not None:
+        port = address.port or _REGISTRY_PORTS.get(address.scheme.partition("+")[0], 80)
+        socket.create_connection((address.hostname, port), timeout=2.0).close()
     # A password may stand between the scheme and the host.
     return uri if not address.password else uri.replace(f":{address.password}@", ":***@")
 

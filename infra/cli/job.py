@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,9 +33,9 @@ def archive(
 
     configure_logging(verbose=verbose)
     kafka = KafkaConfig(bootstrap=current_settings(kafka_bootstrap=bootstrap).kafka_bootstrap)
-    source, archived = KafkaSource(kafka, [(EXAMPLES, 0)]), ExampleArchive(out)
-    added = archive_to_end(source, archived)
-    source.close()
+    archived = ExampleArchive(out)
+    with closing(KafkaSource(kafka, [(EXAMPLES, 0)])) as source:
+        added = archive_to_end(source, archived)
     typer.echo(f"{added} examples added, {archived.coverage.rows} in {out}")
 
 

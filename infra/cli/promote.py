@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
+from infra.cli.options import StateDir
+
 
 def promote(
     name: Annotated[str, typer.Argument(help="Registered model.")],
-    version: Annotated[int | None, typer.Argument(help="Version; else the newest.")] = None,
+    version: Annotated[int | None, typer.Argument(help="Version; else the newest.", min=1)] = None,
     alias: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
+    state_dir: StateDir = None,
 ) -> None:
     """Move an alias (champion) to a version; servers that follow the alias swap to it."""
     from infra.wiring.recipes import build_registry, current_settings
 
-    moved = build_registry(current_settings()).promote(name, version, alias)
+    moved = build_registry(current_settings(state_dir=state_dir)).promote(name, version, alias)
     before = f"version {moved.previous}" if moved.previous is not None else "nothing"
     typer.echo(f"{name}@{alias} now names version {moved.version} (before: {before}): {moved.snapshot}")

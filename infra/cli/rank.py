@@ -8,13 +8,13 @@ import typer
 
 
 def rank(
-    user: Annotated[int, typer.Option(help="User id.")],
+    user: Annotated[int, typer.Option(help="User id.", min=0)],
     items: Annotated[str, typer.Option(help="Candidate item ids, separated by commas.")],
     domain: Annotated[str, typer.Option(help="Domain; empty: the server's first.")] = "",
-    top_k: Annotated[int, typer.Option(help="How many to return; 0: all.")] = 0,
+    top_k: Annotated[int, typer.Option(help="How many to return; 0: all.", min=0)] = 0,
     shadow: Annotated[bool, typer.Option(help="Log no impression: nothing is shown to anybody.")] = True,
     address: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:50051",
-    deadline_ms: Annotated[int, typer.Option(help="Give up after this time.")] = 1000,
+    deadline_ms: Annotated[int, typer.Option(help="Give up after this time.", min=1)] = 1000,
 ) -> None:
     """Ask a running server to rank candidates for a user and print the answer as a table."""
     import grpc
@@ -27,9 +27,11 @@ def rank(
 
     try:
         item_ids = [int(item) for item in items.split(",") if item.strip()]
+        request = wire.RankRequest(user_id=user, domain=domain, item_ids=item_ids, top_k=top_k, shadow=shadow)
     except ValueError as error:
-        raise typer.BadParameter(f"want whole numbers separated by commas, got {items!r}") from error
-    request = wire.RankRequest(user_id=user, domain=domain, item_ids=item_ids, top_k=top_k, shadow=shadow)
+        raise typer.BadParameter(
+            f"want ids from 0 to 2**64 - 1, separated by commas, got {items!r}"
+        ) from error
     with grpc.insecure_channel(address) as channel:
         try:
             answer = recommender_pb2_grpc.RecommenderStub(channel).Rank(request, timeout=deadline_ms / 1000)

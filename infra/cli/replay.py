@@ -11,14 +11,18 @@ from infra.cli.options import Bootstrap, DataDir, MetricsPort, RecipeName, Verbo
 
 
 def replay(
-    file: Annotated[Path | None, typer.Argument(help="A recorded log; else the recipe's data set.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A recorded log; else the recipe's data set.", exists=True)
+    ] = None,
     recipe: RecipeName = "movielens",
     bootstrap: Bootstrap = None,
     data_dir: DataDir = None,
-    events: Annotated[int | None, typer.Option(help="Stop after so many rows of the data set.")] = None,
-    rate: Annotated[float, typer.Option(help="Rows per second at the most; 0: no limit.")] = 0.0,
+    events: Annotated[
+        int | None, typer.Option(help="Stop after so many rows of the data set.", min=1)
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Rows per second at the most; 0: no limit.", min=0)] = 0.0,
     max_in_flight: Annotated[
-        int, typer.Option(help="Wait while so many rows are sent but not learned; 0: no limit.")
+        int, typer.Option(help="Wait while so many rows are sent but not learned; 0: no limit.", min=0)
     ] = 0,
     learned_by: Annotated[int, typer.Option(help="Metrics port of the trainer, for --max-in-flight.")] = 0,
     keep_times: Annotated[bool, typer.Option(help="Keep the log's own event times.")] = False,

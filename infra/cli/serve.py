@@ -35,8 +35,8 @@ def serve(
     from serving.server import serve as serve_until
 
     configure_logging(verbose=verbose)
-    settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir, data_dir=data_dir)
-    options = ServerOptions(model=model, metrics_port=metrics_port)
+    settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
+    options = ServerOptions(model=model, data_dir=data_dir, metrics_port=metrics_port)
     server = build_server(load_recipe(recipe), settings, options)
 
     async def run() -> None:
@@ -46,7 +46,9 @@ def serve(
         server.follower.start()
         await serve_until(server.service, server.replica, address=address, stopping=stopping)
 
-    asyncio.run(run())
-    server.follower.stop()
+    try:
+        asyncio.run(run())
+    finally:
+        server.close()
     if export_rows is not None and server.replica.ready.is_set():
         write_rows(export_rows, server.replica.parameters.table)

@@ -25,9 +25,11 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Snapshot to begin with where there is none yet.")
     ] = None,
-    keep: Annotated[int, typer.Option(help="Snapshots to keep.")] = 3,
+    keep: Annotated[int, typer.Option(help="Snapshots to keep.", min=1)] = 3,
     snapshot_period_s: Annotated[float, typer.Option(help="Seconds between two snapshots.")] = 30.0,
-    snapshot_at: Annotated[int, typer.Option(help="Also save when this many examples are learned.")] = 0,
+    snapshot_at: Annotated[
+        int, typer.Option(help="Also save when this many examples are learned.", min=0)
+    ] = 0,
     track: Annotated[bool, typer.Option(help="Record the run and its snapshots in MLflow.")] = False,
     metrics_port: MetricsPort = 0,
     verbose: Verbose = False,
@@ -50,7 +52,7 @@ def train(
         track=track,
         metrics_port=metrics_port,
     )
-    loop = build_trainer(load_recipe(recipe), settings, options)
-    on_termination(loop.stop)
+    trainer = build_trainer(load_recipe(recipe), settings, options)
+    on_termination(trainer.loop.stop)
     collect_rarely()
-    loop.run()
+    trainer.run()

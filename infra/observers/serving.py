@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.follower import ReplicaFollower
-from serving.replica import Replica
+from serving.replica import ApplyOutcome, Replica
 
 
 class ServingTelemetry:
@@ -29,24 +30,21 @@ class ServingTelemetry:
         )
         rows = Gauge("serving_table_rows", "Rows of the replica", registry=registry)
         rows.set_function(lambda: len(replica.parameters.table) if replica.ready.is_set() else 0)
-        age = Gauge(
-            "serving_parameter_age_ms", "Since the newest applied delta was sealed", registry=registry
-        )
+        age = Gauge("serving_parameter_age_ms", "Since the newest parameters were sealed", registry=registry)
         age.set_function(lambda: _age_ms(replica, clock_ms))
         sequence = Gauge("serving_table_sequence", "Newest applied delta", registry=registry)
         sequence.set_function(lambda: replica.parameters.table_sequence if replica.ready.is_set() else -1)
+        # Read when asked: a replica in trouble must show it while nobody asks for rankings.
         applied = Gauge("serving_deltas_total", "Deltas by outcome", ["outcome"], registry=registry)
-        self._applied, self._follower = applied, follower
+        for outcome in ApplyOutcome:
+            applied.labels(outcome.value).set_function(partial(follower.outcomes.__getitem__, outcome))
 
-    def answered(self, code: str, seconds: float, candidates: int) -> None:
+    def answered(self, code: str, seconds: float) -> None:
         """Count one answer."""
         self._answers.labels(code).inc()
         self._seconds.observe(seconds)
-        for outcome, count in self._follower.outcomes.items():
-            self._applied.labels(outcome.value).set(count)
 
 
 def _age_ms(replica: Replica, clock_ms: Callable[[], int]) -> float:
-    if not replica.ready.is_set() or not replica.parameters.sealed_at_ms:
-        return float("nan")
-    return max(0.0, clock_ms() - replica.parameters.sealed_at_ms)
+    age_ms = replica.parameters.age_ms(clock_ms()) if replica.ready.is_set() else None
+    return float("nan") if age_ms is None else age_ms

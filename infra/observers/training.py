@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import Manifest
+from streaming.errors import SinkUnavailable
 from streaming.events import encode_dead_letter
 from streaming.sink import EventSink
 from streaming.source import Record
 from streaming.topics import DEAD_LETTER
+from training.errors import TrainingError
 from training.online_loop import LoopStatus
 
 if TYPE_CHECKING:
     from training.promotion.mlflow_registry import RunLog
+
+log = logging.getLogger(__name__)
 
 
 class TrainingTelemetry:
@@ -33,11 +38,11 @@ class TrainingTelemetry:
     ) -> None:
         self._table_rows, self._sink, self._run = table_rows, sink, run
         self._latest: dict[str, float] = {}
+        self._status: LoopStatus | None = None
         self._rejected = Counter("training_rejected_batches", "Batches in dead-letter", registry=registry)
         examples = Gauge("training_examples_total", "Examples learned", registry=registry)
         # Read live: a replay that must not run ahead asks for it many times a second.
         examples.set_function(lambda: self._status.examples if self._status else 0)
-        self._status: LoopStatus | None = None
         self._rows = Gauge("training_table_rows", "Rows of the table", registry=registry)
         self._as_of = Gauge("training_as_of_ms", "Event time of the newest example", registry=registry)
         self._metric = Gauge("training_progressive", "Metrics so far", ["metric"], registry=registry)
@@ -60,11 +65,27 @@ class TrainingTelemetry:
         """Count it and keep its bytes for somebody to look at."""
         self._rejected.inc()
         letter = encode_dead_letter(record, reason, rejected_at_ms=time.time_ns() // 1_000_000)
-        self._sink.publish(DEAD_LETTER, record.topic.encode(), letter)
+        try:
+            self._sink.publish(DEAD_LETTER, record.topic.encode(), letter)
+        except SinkUnavailable as error:
+            log.warning("dead_letter_lost", extra={"offset": record.offset, "reason": str(error)})
 
     def snapshot_written(self, path: Path, manifest: Manifest) -> None:
-        """Record metrics and manifest in the tracked run, where there is one."""
-        if self._run is not None:
+        """Record metrics and manifest in the tracked run, where there is one; learning goes on without it."""
+        if self._run is None:
+            return
+        try:
             if self._latest:
                 self._run.log_metrics(self._latest, manifest.examples)
             self._run.log_snapshot(path, manifest)
+        except TrainingError as error:
+            log.warning("run_not_recorded", extra={"path": str(path), "reason": str(error)})
+
+    def finish(self, *, failed: bool) -> None:
+        """Send what is left of the dead letters, and end the tracked run, where there is one."""
+        try:
+            self._sink.flush()
+            if self._run is not None:
+                self._run.finish(failed=failed)
+        except (SinkUnavailable, TrainingError) as error:
+            log.warning("run_not_ended", extra={"reason": str(error)})

@@ -27,8 +27,11 @@ class ServerOptions:
     """What a command line says about a server."""
 
     model: str | None = None
+    """Registry alias to follow, as NAME@ALIAS; None: the newest snapshot."""
     data_dir: Path | None = None
+    """Folder that holds the data set; None: where the recipe finds it."""
     metrics_port: int = 0
+    """0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,12 @@ class Server:
     service: RecommenderService
     replica: Replica
     follower: ReplicaFollower
+    impressions: KafkaSink
+
+    def close(self) -> None:
+        """Stop following, and send the impressions that still wait for others to travel with."""
+        self.follower.stop()
+        self.impressions.close()
 
 
 def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> Server:
@@ -51,12 +60,13 @@ def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> 
         source = AliasSource(build_registry(settings), options.model, folder)
     follower = ReplicaFollower(replica, DeltaSubscriber(KafkaSource(kafka, [(DELTAS, 0)])), source)
     telemetry = ServingTelemetry(serve_metrics(options.metrics_port), replica, follower, now_ms)
+    impressions = KafkaSink(kafka)
     service = RecommenderService(
         ServiceConfig(limits=RankLimits(domains=recipe.domains, context=recipe.context)),
         replica,
         DatasetFeatures(recipe.schema, dataset),
-        ImpressionLog(KafkaSink(kafka), recipe.schema.fingerprint),
+        ImpressionLog(impressions, recipe.schema.fingerprint),
         observer=telemetry,
         clock_ms=now_ms,
     )
-    return Server(service, replica, follower)
+    return Server(service, replica, follower, impressions)

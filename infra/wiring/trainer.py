@@ -11,9 +11,10 @@ from infra.recipes.recipe import Recipe
 from infra.settings import Settings
 from infra.telemetry import serve_metrics
 from infra.wiring.recipes import build_registry, make_table, now_ms, snapshot_folder
+from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
-from recsys.snapshots import Manifest
+from recsys.snapshots import Manifest, read_manifest
 from streaming.deltas import DeltaPublisher
 from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
 from streaming.topics import EXAMPLES
@@ -32,24 +33,50 @@ class TrainerOptions:
     """What a command line says about a trainer."""
 
     start_from: Path | None = None
+    """Snapshot of a model to go on from, where the state folder has none yet."""
     keep: int = 3
+    """Snapshots that stay."""
     snapshot_period_ms: int = 30_000
     snapshot_at: int = 0
+    """Also save when so many examples are learned; 0: never."""
     track: bool = False
+    """Record the run in MLflow."""
     metrics_port: int = 0
+    """0: none."""
 
 
-def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -> OnlineLoop:
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """An online loop and who is told about it. ``run`` in one thread; ``loop.stop`` from any."""
+
+    loop: OnlineLoop
+    telemetry: TrainingTelemetry
+
+    def run(self) -> None:
+        """Loop until stopped; a tracked run ends with it, as failed where the loop fails."""
+        failed = True
+        try:
+            self.loop.run()
+            failed = False
+        finally:
+            self.telemetry.finish(failed=failed)
+
+
+def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -> Trainer:
     """An online loop that goes on from its newest snapshot, from ``start_from``, or from nothing."""
     kafka = KafkaConfig(bootstrap=settings.kafka_bootstrap)
     learner, metrics = build_learner(recipe), ProgressiveMetrics(window_ms=60_000)
     checkpoints = Checkpoints(CheckpointConfig(folder=snapshot_folder(recipe, settings), keep=options.keep))
     manifest = checkpoints.restore(learner, metrics)
-    if manifest is None and options.start_from is not None:
-        manifest = restore_from(options.start_from, learner)
+    if options.start_from is not None:
+        if manifest is None:
+            manifest = restore_from(options.start_from, learner)
+        else:
+            _check_lineage(options.start_from, manifest, snapshot_folder(recipe, settings))
     sync = DeltaSync(learner, DeltaPublisher(KafkaSink(kafka)), _lineage(recipe, manifest))
     # What is restored was sealed before, or is in the first snapshot of this start.
     learner.table.drain_touched()
+    telemetry = _telemetry(recipe, settings, options, learner)
     loop = OnlineLoop(
         LoopConfig(
             recipe=recipe.name,
@@ -63,12 +90,21 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
         sync,
         checkpoints,
         metrics=metrics,
-        observer=_observer(recipe, settings, options, learner),
+        observer=telemetry,
         clock_ms=now_ms,
     )
     if manifest is not None:
         loop.resume(manifest)
-    return loop
+    return Trainer(loop, telemetry)
+
+
+def _check_lineage(start_from: Path, restored: Manifest, folder: Path) -> None:
+    """A restart repeats its command line; another model in the folder means that it was not meant."""
+    if start_from.exists() and read_manifest(start_from).model != restored.model:
+        raise ConfigError(
+            f"{folder} holds snapshots of {restored.model!r}, which is not the model of {start_from}; "
+            "move that folder away, or leave out --from"
+        )
 
 
 def _lineage(recipe: Recipe, manifest: Manifest | None) -> SyncConfig:
@@ -77,7 +113,7 @@ def _lineage(recipe: Recipe, manifest: Manifest | None) -> SyncConfig:
     return SyncConfig(model=manifest.model, incarnation=manifest.incarnation + 1)
 
 
-def _observer(
+def _telemetry(
     recipe: Recipe, settings: Settings, options: TrainerOptions, learner: RankingLearner
 ) -> TrainingTelemetry:
     run = None

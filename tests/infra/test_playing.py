@@ -85,3 +85,20 @@ def test_with_the_time_of_sending_feedback_follows_its_impression(pages: list[in
     shown_ms = {impression.request_id: impression.event_time_ms for impression in shown}
     assert list(shown_ms.values()) == sorted(shown_ms.values())
     assert all(feedback.event_time_ms == shown_ms[feedback.request_id] + 7 for feedback in said)
+
+
+def test_what_was_learned_before_this_log_was_played_does_not_count_as_learned_from_it() -> None:
+    log, learned = MemoryLog(), 1_000_000.0
+    looks = []
+
+    def look() -> float:
+        # A trainer that catches up only after it has been asked twice.
+        looks.append(len(log.read((IMPRESSIONS, 0), 0, 1000)))
+        return learned + (300 if len(looks) > 2 else 0)
+
+    player = Player(
+        PlayConfig(keep_times=True, max_in_flight=50), log, clock_ms=SteppingClock(), learned=look
+    )
+    player.play(encoded(requests([1] * 300)))
+    assert looks[:3] == [0, 0, 200], "it went on while 200 rows were in flight"
+    assert player.rows == 300

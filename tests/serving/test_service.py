@@ -64,7 +64,7 @@ class Answers:
         self.codes: list[str] = []
         self.told = threading.Semaphore(0)
 
-    def answered(self, code: str, seconds: float, candidates: int) -> None:
+    def answered(self, code: str, seconds: float) -> None:
         self.codes.append(code)
         self.told.release()
 
@@ -185,7 +185,7 @@ def test_the_best_come_first_with_what_they_were_scored_by(scene: Scene) -> None
         assert list(zip(answer.scores, answer.item_ids, strict=True)) == ranked
         assert list(answer.propensities) == [1.0] * 3
         assert (answer.policy, answer.model_version) == ("greedy", "small-1.2")
-        assert (answer.parameters_as_of_ms, answer.parameter_age_ms) == (77, 0)
+        assert (answer.parameters_as_of_ms, answer.parameter_age_ms) == (77, NOW_MS - 77)
         assert (query.domain, query.request_time_ms) == ("home", NOW_MS)
 
     scene.run(conversation)

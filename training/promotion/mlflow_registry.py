@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ class ModelRegistry:
         # At INFO every step of a new database's schema is a line.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        with _one_error(f"the registry at {uri}"):
+        with _one_error("the registry"):
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def start_run(self, recipe: str, parameters: Mapping[str, object]) -> RunLog:
@@ -199,5 +200,6 @@ def _one_error(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = str(error).splitlines()[0]
+        # An address of the registry may hold a password.
+        reason = re.sub(r"://[^/@\s]+@", "://***@", str(error).splitlines()[0])
         raise TrainingError(f"{what}: MLflow answered: {reason}; check HEADRACE_MLFLOW_URI") from error
