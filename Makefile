@@ -17,7 +17,7 @@ PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
 DEPS := $(VENV)/.dependencies
 BUILT := $(VENV)/.built
 
-.PHONY: FORCE help setup lock proto proto-fresh lint format type imports test native bench check check-rest demo clean
+.PHONY: FORCE help setup lock proto proto-fresh lint format type test native bench check check-rest demo clean
 
 help: ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -51,4 +51,4 @@ class ImpressionLog:
             propensities_K=np.ones(len(shown_K), np.float32),
             keys=take_rows(keys, shown_K),
         )
-        self._sink.publish(IMPRESSIONS, request_id.encode(), encode_impression(impression))
+        self._sink.publish(IMPRESSIONS, str(query.user_id).encode(), encode_impression(impression))

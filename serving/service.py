@@ -83,8 +83,11 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
             answer = await self._answer(request, context)
             code = grpc.StatusCode.OK
             return answer
-        except (InvalidRequest, KeyRangeError) as error:
+        except InvalidRequest as error:
             code, message = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except KeyRangeError as error:
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            message = f"an id or number of this request is out of range for the model: {error}"
         except NotReady as error:
             code, message = grpc.StatusCode.UNAVAILABLE, str(error)
         except TimeoutError:

@@ -245,6 +245,11 @@ class JoinWorker:
         """Learn which examples are there, and the last batch's number."""
         while self._output.positions()[self._output_at] < self._output.end_offsets()[self._output_at]:
             for record in self._output.poll(max_records=64, timeout_s=1.0):
-                batch, sequence = decode_examples(record.value)
+                try:
+                    batch, sequence = decode_examples(record.value)
+                except WireError as error:
+                    # Somebody else's bytes; the trainer puts them into dead-letter.
+                    log.warning("output_skipped", extra={"offset": record.offset, "reason": str(error)})
+                    continue
                 self._emitted.update(batch.example_id_B.tolist())
                 self._sequence = max(self._sequence, sequence + 1)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,10 @@ class KafkaConfig:
 def create_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
     """Make the topics that do not exist yet. Raises SinkUnavailable."""
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-        for name, count in partitions.items():
-            try:
-                admin.create_topics([NewTopic(name, num_partitions=count, replication_factor=1)])
-            except TopicAlreadyExistsError:
-                continue
-        admin.close()
+        with _admin(bootstrap, timeout_s=5.0) as admin:
+            for name, count in partitions.items():
+                with suppress(TopicAlreadyExistsError):
+                    admin.create_topics([NewTopic(name, num_partitions=count, replication_factor=1)])
     except KafkaError as error:
         raise SinkUnavailable(f"no topics made at {bootstrap}: {error}; is a broker there?") from error
 
@@ -75,13 +73,17 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int]) -> None:
 def reachable_topics(bootstrap: str, *, timeout_s: float) -> set[str]:
     """Names of the topics that a broker has. Raises SourceUnavailable where none answers in time."""
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(timeout_s * 1000))
+        with _admin(bootstrap, timeout_s=timeout_s) as admin:
+            return set(admin.list_topics())
     except (KafkaError, ValueError) as error:
-        raise SourceUnavailable(f"no broker at {bootstrap}: {error}") from error
+        raise SourceUnavailable(f"no topics listed at {bootstrap}: {error}; is a broker there?") from error
+
+
+@contextmanager
+def _admin(bootstrap: str, *, timeout_s: float) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(timeout_s * 1000))
     try:
-        return set(admin.list_topics())
-    except KafkaError as error:
-        raise SourceUnavailable(f"{bootstrap} does not list its topics: {error}") from error
+        yield admin
     finally:
         admin.close()
 

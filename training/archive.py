@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,10 +24,12 @@ import pyarrow.parquet as pq
 
 from recsys.errors import ConfigError
 from recsys.interactions import ExampleBatch
-from streaming.errors import SourceUnavailable
+from streaming.errors import SourceUnavailable, WireError
 from streaming.events import decode_examples
 from streaming.source import EventSource, Record
 from training.errors import LayoutMismatch, TrainingError
+
+log = logging.getLogger(__name__)
 
 _SEQUENCE, _COVERAGE = "sequence", b"coverage"
 
@@ -107,7 +110,11 @@ def archive_to_end(source: EventSource, archive: ExampleArchive, *, max_empty_po
     while any(source.positions()[partition] < end for partition, end in ends.items()):
         records = source.poll(max_records=64, timeout_s=1.0)
         for record in records:
-            archive.add(record)
+            try:
+                archive.add(record)
+            except WireError as error:
+                # Not ours, or damaged: the trainer passes over the same message.
+                log.warning("message_skipped", extra={"offset": record.offset, "reason": str(error)})
         n_empty = 0 if records else n_empty + 1
         if n_empty == max_empty_polls:
             raise SourceUnavailable(

@@ -33,12 +33,16 @@ class SyncConfig:
     """Lineage of the model, as in its snapshots."""
     incarnation: int
     """Of this start of the training shard."""
+    heartbeat_ms: int = 5_000
+    """While nothing is learned, dense weights go out this often: a replica can tell an idle trainer from
+    a dead one; > 0."""
     rows_per_delta: int = 4096
     """A seal of more rows travels as several deltas; > 0."""
 
     def __post_init__(self) -> None:
-        if self.rows_per_delta < 1:
-            raise ConfigError(f"rows_per_delta must be > 0, got {self.rows_per_delta}")
+        for name in ("heartbeat_ms", "rows_per_delta"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
 class DeltaSync:
@@ -50,6 +54,7 @@ class DeltaSync:
         self.table_sequence = 0
         self.dense_sequence = 0
         self._acknowledged = 0
+        self._sealed: tuple[int, int] | None = None
         self.rows_sent = 0
         self.bytes_sent = 0
 
@@ -60,6 +65,8 @@ class DeltaSync:
         clock. False when the log is out of reach: the rows stay pending for the next seal.
         """
         keys = np.union1d(self._unsent, self._learner.table.drain_touched())
+        if not len(keys) and self._is_idle(as_of_ms, sealed_at_ms):
+            return True
         try:
             self._publish_rows(keys, as_of_ms, sealed_at_ms)
             self._publish_dense(as_of_ms, sealed_at_ms)
@@ -70,8 +77,16 @@ class DeltaSync:
             return False
         self._unsent = np.empty(0, np.uint64)
         self._acknowledged = self.table_sequence
+        self._sealed = (as_of_ms, sealed_at_ms)
         self.rows_sent += len(keys)
         return True
+
+    def _is_idle(self, as_of_ms: int, now_ms: int) -> bool:
+        """Whether nothing was learned since the last seal, which is not long ago."""
+        if self._sealed is None:
+            return False
+        before_as_of_ms, before_ms = self._sealed
+        return as_of_ms == before_as_of_ms and now_ms - before_ms < self.config.heartbeat_ms
 
     def position(self) -> int:
         """Offset in the delta log after everything that was sealed: where a replica reads on."""

@@ -139,7 +139,7 @@ class ProductService:
             value=self._config.positive_value,
             event_time_ms=now_ms,
         )
-        self._sink.publish(FEEDBACK, shown.request_id.encode(), encode_feedback(feedback))
+        self._sink.publish(FEEDBACK, str(newcomer).encode(), encode_feedback(feedback))
         self._sink.flush()
         started = time.perf_counter()
         while not self._stop.is_set() and time.perf_counter() - started < PROBE_TIMEOUT_S:

@@ -57,7 +57,7 @@ class DemoConfig:
     """What one run replays and where it writes."""
 
     folder: Path
-    """Everything the run writes; emptied first."""
+    """Where logs, state and served rows of the run go; those of an earlier run are removed."""
     data_dir: Path | None
     events: int
     """Rows of the log to replay."""
@@ -78,7 +78,9 @@ class Demo:
     cpu_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shutil.rmtree(self.config.folder, ignore_errors=True)
+        # Only what an earlier run wrote: the folder may hold other things.
+        for name in ("logs", "state", "served-rows"):
+            shutil.rmtree(self.config.folder / name, ignore_errors=True)
         environment = {
             "HEADRACE_STATE_DIR": str(self.config.folder / "state"),
             "OMP_NUM_THREADS": "1",

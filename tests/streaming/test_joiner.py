@@ -264,3 +264,15 @@ def test_a_progress_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "p.json").write_text('{"positions": 3}')
     with pytest.raises(StreamingError, match="is no joiner progress"):
         worker(MemoryLog(), tmp_path / "p.json", Clock()).recover()
+
+
+def test_strange_bytes_in_the_output_do_not_stop_a_restart(tmp_path):
+    log, clock = MemoryLog(), Clock()
+    log.publish(EXAMPLES, b"", b"somebody else's bytes")
+    log.publish(IMPRESSIONS, b"", impression(1, 0))
+    log.publish(FEEDBACK, b"", feedback(1, 3))
+    joiner = worker(log, tmp_path / "p.json", clock)
+    joiner.recover()
+    rounds(joiner, clock, 5)
+    (record,) = log.read((EXAMPLES, 0), 1, 9)
+    assert decode_examples(record.value)[0].label_B.tolist() == [1.0]

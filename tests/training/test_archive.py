@@ -134,3 +134,13 @@ def test_a_folder_without_examples_says_how_to_get_some(tmp_path: Path) -> None:
 def test_a_part_of_no_rows_is_refused_when_the_archive_is_built(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rows_per_part must be > 0, got 0"):
         ExampleArchive(tmp_path, rows_per_part=0)
+
+
+def test_a_message_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
+    batches = [examples(5, seed) for seed in range(2)]
+    log = log_of([(0, batches[0])])
+    log.publish(TOPIC, b"", b"somebody else's bytes")
+    log.publish(TOPIC, b"", encode_examples(batches[1], 1))
+    assert archive_all(log, ExampleArchive(tmp_path)) == 10
+    for found, wanted in zip(read_examples(tmp_path), batches, strict=True):
+        assert_same(found, wanted)
