@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recsys.errors import ConfigError, SnapshotError
 from recsys.snapshots import read_manifest, snapshots
-from serving.replica import newest_of
+from serving.replica import newest_first
 
 if TYPE_CHECKING:
     from training.promotion.mlflow_registry import ModelRegistry
@@ -28,9 +28,9 @@ class FolderSource:
                 return read_manifest(path).model
         return None
 
-    def newest(self, model: str) -> Path | None:
-        """Newest snapshot of a lineage."""
-        return newest_of(snapshots(self._folder), model)
+    def candidates(self, model: str) -> list[Path]:
+        """Snapshots of a lineage, the newest first."""
+        return newest_first(snapshots(self._folder), model)
 
 
 class AliasSource:
@@ -50,9 +50,8 @@ class AliasSource:
         named = self._registry.resolve(self._name, self._alias)
         return named[0] if named else None
 
-    def newest(self, model: str) -> Path | None:
-        """The alias's own snapshot, or a newer one of the same lineage."""
+    def candidates(self, model: str) -> list[Path]:
+        """The alias's own snapshot and the trainer's of the same lineage, the newest first."""
         named = self._registry.resolve(self._name, self._alias)
-        candidates = [named[1]] if named and named[0] == model else []
-        trained = self._folder.newest(model)
-        return newest_of([*candidates, *([trained] if trained else [])], model)
+        registered = [named[1]] if named and named[0] == model else []
+        return newest_first([*registered, *self._folder.candidates(model)], model)

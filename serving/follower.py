@@ -27,8 +27,8 @@ class SnapshotSource(Protocol):
     def model(self) -> str | None:
         """Lineage to serve now; None while there is none. Raises RecsysError or OSError."""
 
-    def newest(self, model: str) -> Path | None:
-        """Newest snapshot of that lineage. Raises RecsysError or OSError."""
+    def candidates(self, model: str) -> list[Path]:
+        """Snapshots of that lineage, the newest first. Raises RecsysError or OSError."""
 
 
 class ReplicaFollower:
@@ -86,19 +86,28 @@ class ReplicaFollower:
             self._stop.wait(_URGENT_PERIOD_S)
 
     def _check_snapshots(self) -> None:
-        """Load the snapshot that should be served, where it is not the one that is."""
+        """Load the newest whole snapshot that should be served, where it is not the one that is."""
         try:
             model = self._snapshots.model()
-            path = self._snapshots.newest(model) if model is not None else None
-            if path is not None and self._should_load(read_manifest(path)):
-                manifest = self._replica.load(path)
-                self._seek_to = manifest.delta_position
-                self._wants_snapshot = False
-                self._on_applied()
-                log.info("snapshot_served", extra={"path": str(path), "version": manifest.version})
+            candidates = self._snapshots.candidates(model) if model is not None else []
         except (RecsysError, OSError) as error:
-            # Its owner may drop a snapshot while it is read; there is a newer one then.
-            log.warning("snapshot_refused", extra={"reason": str(error)})
+            log.warning("snapshots_unreadable", extra={"reason": str(error)})
+            return
+        for path in candidates:
+            try:
+                if self._should_load(read_manifest(path)):
+                    self._load(path)
+                return
+            except (RecsysError, OSError) as error:
+                # Damaged, or dropped by its owner while it was read: an older one may do until the next.
+                log.warning("snapshot_refused", extra={"path": str(path), "reason": str(error)})
+
+    def _load(self, path: Path) -> None:
+        manifest = self._replica.load(path)
+        self._seek_to = manifest.delta_position
+        self._wants_snapshot = False
+        self._on_applied()
+        log.info("snapshot_served", extra={"path": str(path), "version": manifest.version})
 
     def _should_load(self, manifest: Manifest) -> bool:
         if not self._replica.ready.is_set():

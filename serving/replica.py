@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,14 +153,12 @@ def _apply_dense(delta: DenseDelta, now: Parameters) -> ApplyOutcome:
     return ApplyOutcome.APPLIED
 
 
-def newest_of(paths: list[Path], model: str | None = None) -> Path | None:
-    """The newest readable snapshot of ``model`` (of any model where None)."""
-    best: tuple[tuple[int, int, int], Path] | None = None
+def newest_first(paths: list[Path], model: str) -> list[Path]:
+    """Snapshots of ``model`` whose manifests can be read, the newest first."""
+    found: list[tuple[tuple[int, int, int], Path]] = []
     for path in paths:
-        try:
+        with suppress(SnapshotError):
             manifest = read_manifest(path)
-        except SnapshotError:
-            continue
-        if model in (None, manifest.model) and (best is None or manifest.position > best[0]):
-            best = (manifest.position, path)
-    return best[1] if best else None
+            if manifest.model == model:
+                found.append((manifest.position, path))
+    return [path for _, path in sorted(found, reverse=True)]

@@ -38,7 +38,7 @@ def test_the_model_that_was_saved_last_is_followed(tmp_path: Path) -> None:
     newest = saved(tmp_path, "newer", 100, at_s=2)
     source = FolderSource(tmp_path)
     assert source.model() == "newer"
-    assert source.newest("newer") == newest
+    assert source.candidates("newer") == [newest]
 
 
 def test_a_damaged_snapshot_hides_no_older_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import snapshots, write_snapshot
 from serving.errors import NotReady
 from serving.follower import ReplicaFollower
-from serving.replica import ApplyOutcome, Replica, newest_of
+from serving.replica import ApplyOutcome, Replica, newest_first
 from streaming.deltas import DeltaPublisher, DeltaSubscriber
 from streaming.errors import OffsetLost, SourceUnavailable, StreamingError
 from streaming.memory_log import LogSource, MemoryLog
@@ -87,8 +87,8 @@ class Shelf:
             raise self.errors.pop(0)
         return self.chosen
 
-    def newest(self, model: str) -> Path | None:
-        return newest_of(snapshots(self._folder / model), model)
+    def candidates(self, model: str) -> list[Path]:
+        return newest_first(snapshots(self._folder / model), model)
 
 
 class Wire:
@@ -375,6 +375,15 @@ def test_a_damaged_snapshot_is_not_served_and_the_next_one_is(scene: Scene) -> N
         second.learn_and_seal()
         second.save()
         scene.until_serves(second)
+
+
+def test_beside_a_damaged_snapshot_it_boots_from_the_one_before(scene: Scene) -> None:
+    shard = scene.shard()
+    first = shard.save()
+    shard.learn_and_seal()
+    write_damaged(shard, first)
+    with scene.following():
+        scene.until_serves(shard)
 
 
 def write_damaged(shard: Shard, beside: Path) -> Path:

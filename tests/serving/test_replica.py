@@ -15,7 +15,7 @@ from recsys.errors import SnapshotError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import snapshots, write_snapshot
 from serving.errors import NotReady, SpecMismatch
-from serving.replica import ApplyOutcome, Replica, newest_of
+from serving.replica import ApplyOutcome, Replica, newest_first
 from streaming.deltas import DenseDelta, TableDelta, decode_delta, encode_delta
 
 
@@ -238,6 +238,7 @@ def test_a_snapshot_without_a_readable_manifest_is_passed_over(write: Any, tmp_p
     older, newer = write(1), write(3)
     other = write(4, model="other-1")
     (newer / "manifest.json").write_bytes(b"{}")
-    assert newest_of(snapshots(tmp_path), "small-1") == older
-    assert newest_of([*snapshots(tmp_path), tmp_path / "gone"]) == other
-    assert newest_of([], "small-1") is None
+    oldest = write(0)
+    assert newest_first([*snapshots(tmp_path), tmp_path / "gone"], "small-1") == [older, oldest]
+    assert newest_first(snapshots(tmp_path), "other-1") == [other]
+    assert newest_first([], "small-1") == []
