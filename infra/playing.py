@@ -90,10 +90,13 @@ class Player:
         self._learned_earlier = 0.0
         self._started_s = time.monotonic()
         self.rows = 0
+        self.started_ms = 0
+        """When ``play`` began; 0 before."""
 
     def play(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when the log has it all."""
         next_look, self._started_s = 0, time.monotonic()
+        self.started_ms = self._clock_ms()
         if self._config.max_in_flight:
             # A trainer that goes on from a snapshot counts what it learned before this log was played.
             self._learned_earlier = self._learned()

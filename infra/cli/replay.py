@@ -61,6 +61,7 @@ def replay(
 
     player = Player(config, sink, clock_ms=now_ms, learned=learned)
     offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)
+    offer(registry, "streaming_replay_started_ms", "When the first was sent", lambda: player.started_ms)
     requests = encoded(play_requests(dataset, chosen.schema), events)
     ready = list(requests) if prepare else requests
     collect_rarely()

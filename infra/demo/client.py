@@ -29,6 +29,7 @@ from streaming.topics import FEEDBACK
 EQUAL_WITHIN = 1e-5
 PROBE_TIMEOUT_S = 20.0
 LOOK_AGAIN_S = 0.05
+GIVES_UP_AFTER = 50
 FIRST_PROBE_ID = (1 << 20) - 2
 
 
@@ -75,9 +76,16 @@ class ProductService:
         self.measured = Measurements()
 
     def start(self) -> None:
-        """Begin to call."""
+        """Begin to call; harmless when called again."""
         for thread in self._threads:
-            thread.start()
+            if thread.ident is None:
+                thread.start()
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether there is at least one of each measurement, or so many failures that none will come."""
+        measured = self.measured
+        return bool(measured.rank_ms and measured.staleness_ms) or measured.failed >= GIVES_UP_AFTER
 
     @property
     def is_running(self) -> bool:

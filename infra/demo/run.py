@@ -73,8 +73,8 @@ class Demo:
     console: Console
     began_s: float
     family: Family = field(init=False)
-    started_s: float = 0.0
-    drained_s: float = 0.0
+    started_ms: float = 0.0
+    drained_ms: float = 0.0
     cpu_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,23 +149,26 @@ class Demo:
 
     def _watch(self, live: Live, view: View, product: ProductService) -> None:
         """Draw until the replay has ended and the trainer has learned all that the joiner gave out."""
-        quiet_s = 1.0 + self._built_in_wait_ms() / 1000
-        joined_before, changed_s = -1.0, time.perf_counter()
-        while time.perf_counter() - changed_s < quiet_s:
+        quiet_ms = 1000 + self._built_in_wait_ms()
+        # A replay too short to be seen at work counts from here, start-up included.
+        launched_ms, joined_before, changed_ms = now_ms(), -1.0, now_ms()
+        replay = self.family.children["replay"]
+        while now_ms() - changed_ms < quiet_ms:
             self.family.check()
+            has_ended = replay.process.poll() is not None
             metrics = {name: child.metrics() for name, child in self.family.children.items()}
             self._note_cpu(metrics)
-            if not self.started_s and metrics["replay"].get("streaming_replay_rows_total", 0.0) > 0:
-                self.started_s = time.perf_counter()
+            self.started_ms = metrics["replay"].get("streaming_replay_started_ms", 0.0) or self.started_ms
+            if self.started_ms or has_ended:
                 product.start()
             live.update(view.draw(time.perf_counter(), metrics, product.measured))
-            if self.family.children["replay"].process.poll() is not None:
+            if has_ended and product.has_measured:
                 product.stop()
             learned, joined = metrics["train"].get("training_examples_total", 0.0), _joined(metrics["join"])
             if product.is_running or learned != joined or joined != joined_before:
-                joined_before, changed_s = joined, time.perf_counter()
+                joined_before, changed_ms = joined, now_ms()
             time.sleep(LOOK_EVERY_S)
-        self.drained_s = changed_s
+        self.started_ms, self.drained_ms = self.started_ms or launched_ms, changed_ms
 
     def _note_cpu(self, metrics: dict[str, dict[str, float]]) -> None:
         for name, samples in metrics.items():
@@ -193,7 +196,7 @@ class Demo:
         return DemoReport(
             events=self.config.events,
             wall_s=round(time.perf_counter() - self.began_s, 2),
-            events_per_s=round(self.config.events / (self.drained_s - self.started_s), 1),
+            events_per_s=round(1000 * self.config.events / (self.drained_ms - self.started_ms), 1),
             stage_share=self._stage_share(),
             online_auc=whole["auc"],
             online_auc_second_half=late["auc"],
