@@ -12,7 +12,7 @@ export RECSYS_DATA ?= $(realpath ../shared/data)
 
 DATA ?= movielens
 PACKAGES := recsys streaming feature_store training serving infra
-CORE := $(wildcard recsys/table/cpp/*.h recsys/table/cpp/*.cpp) CMakeLists.txt
+CORE := $(wildcard recsys/table/cpp/*.h recsys/table/cpp/*.inl recsys/table/cpp/*.cpp) CMakeLists.txt
 PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
 DEPS := $(VENV)/.dependencies
 BUILT := $(VENV)/.built

@@ -75,7 +75,6 @@ def score_figures(learner: RankingLearner, requests: int, random: np.random.Gene
 def delta_figures(learner: RankingLearner, seals: int, random: np.random.Generator) -> list[Figure]:
     """Learn, seal, apply, and again; the replica begins at the learner's snapshot."""
     log = MemoryLog()
-    learner.table.drain_touched()
     sync = DeltaSync(learner, DeltaPublisher(log), SyncConfig(model=RECIPE.name, incarnation=0))
     replica = replica_of(learner)
     sealed_per_s, applied_per_s = [], []

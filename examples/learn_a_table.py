@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from recsys.table.native import NativeTable
 from recsys.table.snapshot import read_rows, write_rows
-from recsys.table.spec import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 
 SPEC = TableSpec(
     name="items",

@@ -135,8 +135,6 @@ def _apply_rows(delta: TableDelta, now: Parameters) -> ApplyOutcome:
     if len(delta.updated_keys):
         now.table.assign(delta.updated_keys, delta.rows)
     now.table.erase(delta.expired_keys)
-    # Nobody reads a replica's touched marks; those of expired keys would stay for ever.
-    now.table.drain_touched()
     now.table_sequence = delta.sequence
     # The age moves only after the last row of a seal is in place.
     now.as_of_ms = max(now.as_of_ms, delta.as_of_ms)

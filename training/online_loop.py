@@ -45,13 +45,15 @@ class LoopConfig:
     """Wall time between two seals of touched rows; > 0."""
     snapshot_period_ms: int = 30_000
     """Wall time between two snapshots; > 0."""
+    sweep_rows: int = 4096
+    """Rows that each message of examples looks at for expiry, in turn; > 0."""
     snapshot_at_examples: int = 0
     """Also save, once, when this many examples are learned; 0 is never."""
     poll_timeout_s: float = 0.1
     """How long to wait for examples; bounds how late a due seal can be."""
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch", "sync_period_ms", "snapshot_period_ms"):
+        for name in ("micro_batch", "sync_period_ms", "snapshot_period_ms", "sweep_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
@@ -183,6 +185,7 @@ class OnlineLoop:
         check_event_time(int(batch.event_time_ms_B.min()) // 1000)
         check_event_time(newest_ms // 1000)
         predicted_B = learn_in_pieces(self._learner, batch, self._config.micro_batch)
+        self._learner.table.sweep(self._config.sweep_rows)
         self.metrics.add(predicted_B, batch.label_B, newest_ms)
         self.status.as_of_ms = max(self.status.as_of_ms, newest_ms)
         self.status.examples += len(batch)

@@ -46,10 +46,14 @@ class SyncConfig:
 
 
 class DeltaSync:
-    """Seals what changed since the last seal. Called by the learner's own thread."""
+    """Seals what changed since the last seal. Called by the learner's own thread.
+
+    Build it after the learner was restored: what is restored was sealed before, or is in a snapshot.
+    """
 
     def __init__(self, learner: RankingLearner, publisher: DeltaPublisher, config: SyncConfig) -> None:
         self._learner, self._publisher, self.config = learner, publisher, config
+        self._follower = learner.table.follow()
         self._unsent: Keys = np.empty(0, np.uint64)
         self.table_sequence = 0
         self.dense_sequence = 0
@@ -64,7 +68,8 @@ class DeltaSync:
         ``as_of_ms`` is the event time of the newest example learned, ``sealed_at_ms`` the wall
         clock. False when the log is out of reach: the rows stay pending for the next seal.
         """
-        keys = np.union1d(self._unsent, self._learner.table.drain_touched())
+        changes = self._learner.table.drain(self._follower)
+        keys = np.union1d(self._unsent, np.concatenate([changes.touched_N, changes.removed_N]))
         if not len(keys) and self._is_idle(as_of_ms, sealed_at_ms):
             return True
         try:
@@ -97,7 +102,11 @@ class DeltaSync:
         chunks = [keys[start : start + size] for start in range(0, len(keys), size)]
         base = self._acknowledged
         for number, chunk in enumerate(chunks):
-            present = table.contains(chunk)
+            rows = table.lookup(chunk)
+            served = table.contains(chunk)
+            if table.spec.zeroes_rows:
+                # A row of zeros reads as one that is not there, so it need not be served.
+                served &= rows.any(axis=1)
             self.table_sequence += 1
             self.bytes_sent += self._publisher.publish(
                 TableDelta(
@@ -111,9 +120,9 @@ class DeltaSync:
                     # Only the last chunk says that everything up to as_of_ms has arrived.
                     as_of_ms=as_of_ms if number == len(chunks) - 1 else 0,
                     sealed_at_ms=sealed_at_ms,
-                    updated_keys=chunk[present],
-                    rows=table.lookup(chunk[present]),
-                    expired_keys=chunk[~present],
+                    updated_keys=chunk[served],
+                    rows=rows[served],
+                    expired_keys=chunk[~served],
                 )
             )
             base = self.table_sequence

@@ -73,8 +73,8 @@ def _ownership() -> str:
 def _native_table() -> str:
     import numpy as np
 
+    from recsys.table import SGD, SliceSpec, TableSpec, Zeros
     from recsys.table.native import NativeTable
-    from recsys.table.spec import SGD, SliceSpec, TableSpec, Zeros
 
     part = SliceSpec(name="vector", dim=4, optimizer=SGD(learning_rate=1.0), initializer=Zeros())
     table = NativeTable(TableSpec(name="doctor", slices=(part,)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import Manifest
+from recsys.table.table import EmbeddingTable
 from streaming.errors import SinkUnavailable
 from streaming.events import encode_dead_letter
 from streaming.sink import EventSink
@@ -32,11 +33,11 @@ class TrainingTelemetry:
     def __init__(
         self,
         registry: CollectorRegistry,
-        table_rows: Callable[[], int],
+        table: EmbeddingTable,
         sink: EventSink,
         run: RunLog | None,
     ) -> None:
-        self._table_rows, self._sink, self._run = table_rows, sink, run
+        self._table, self._sink, self._run = table, sink, run
         self._latest: dict[str, float] = {}
         self._status: LoopStatus | None = None
         self._rejected = Counter("training_rejected_batches", "Batches in dead-letter", registry=registry)
@@ -44,6 +45,8 @@ class TrainingTelemetry:
         # Read live: a replay that must not run ahead asks for it many times a second.
         examples.set_function(lambda: self._status.examples if self._status else 0)
         self._rows = Gauge("training_table_rows", "Rows of the table", registry=registry)
+        self._keys = Gauge("training_table_keys", "What became of keys", ["fate"], registry=registry)
+        self._bytes = Gauge("training_table_bytes", "Bytes of the table", ["kind"], registry=registry)
         self._as_of = Gauge("training_as_of_ms", "Event time of the newest example", registry=registry)
         self._metric = Gauge("training_progressive", "Metrics so far", ["metric"], registry=registry)
         self._stage = Gauge(
@@ -53,7 +56,11 @@ class TrainingTelemetry:
     def progressed(self, status: LoopStatus, metrics: ProgressiveMetrics) -> None:
         """Refresh every gauge."""
         self._status = status
-        self._rows.set(self._table_rows())
+        self._rows.set(len(self._table))
+        for fate, count in asdict(self._table.counters()).items():
+            self._keys.labels(fate).set(count)
+        for kind, size in asdict(self._table.memory()).items():
+            self._bytes.labels(kind.removeprefix("bytes_")).set(size)
         self._as_of.set(status.as_of_ms)
         self._latest = metrics.total.metrics()
         for name, value in self._latest.items():

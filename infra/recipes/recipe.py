@@ -12,7 +12,7 @@ from infra.settings import Settings
 from recsys.features import FeatureSchema
 from recsys.ranking.adam import AdamConfig
 from recsys.ranking.tower import TowerConfig
-from recsys.table.spec import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
+from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from streaming.label_join import JoinConfig
 
 

@@ -74,8 +74,6 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
         else:
             _check_lineage(options.start_from, manifest, snapshot_folder(recipe, settings))
     sync = DeltaSync(learner, DeltaPublisher(KafkaSink(kafka)), _lineage(recipe, manifest))
-    # What is restored was sealed before, or is in the first snapshot of this start.
-    learner.table.drain_touched()
     telemetry = _telemetry(recipe, settings, options, learner)
     loop = OnlineLoop(
         LoopConfig(
@@ -120,7 +118,7 @@ def _telemetry(
     if options.track:
         run = build_registry(settings).start_run(recipe.name, parameters_of(recipe))
     sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap))
-    return TrainingTelemetry(serve_metrics(options.metrics_port), lambda: len(learner.table), sink, run)
+    return TrainingTelemetry(serve_metrics(options.metrics_port), learner.table, sink, run)
 
 
 def parameters_of(recipe: Recipe) -> dict[str, object]:

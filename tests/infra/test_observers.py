@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from infra.observers.training import TrainingTelemetry
+from recsys.evaluation.progressive import ProgressiveMetrics
+from recsys.table import SGD, Occurrence, SliceSpec, TableSpec, Zeros
+from recsys.table.reference import ReferenceTable
 from streaming.errors import SinkUnavailable
 from streaming.source import Record
 from streaming.topics import EXAMPLES
+from training.online_loop import LoopStatus
 
 
 class BrokenSink:
@@ -23,9 +28,29 @@ class BrokenSink:
         return 0
 
 
+def table() -> ReferenceTable:
+    weight = SliceSpec(name="weight", dim=1, optimizer=SGD(learning_rate=0.1), initializer=Zeros())
+    return ReferenceTable(TableSpec(name="observed", slices=(weight,), admission=Occurrence(threshold=2)))
+
+
+def test_what_became_of_keys_is_shown() -> None:
+    registry, observed = CollectorRegistry(), table()
+    telemetry = TrainingTelemetry(registry, observed, BrokenSink(), None)
+    for keys in ([1, 2], [1]):
+        n = len(keys)
+        observed.learn(np.array(keys, np.uint64), np.ones((n, 1), np.float32), event_time_s=1)
+    telemetry.progressed(LoopStatus(), ProgressiveMetrics(60_000))
+    fates = {
+        fate: registry.get_sample_value("training_table_keys", {"fate": fate})
+        for fate in ("admitted", "filtered", "expired", "evicted")
+    }
+    assert fates == {"admitted": 1.0, "filtered": 2.0, "expired": 0.0, "evicted": 0.0}
+    assert registry.get_sample_value("training_table_bytes", {"kind": "live"}) == observed.memory().bytes_live
+
+
 def test_a_dead_letter_that_cannot_be_sent_is_counted_and_passed_over() -> None:
     registry = CollectorRegistry()
-    telemetry = TrainingTelemetry(registry, lambda: 0, BrokenSink(), None)
+    telemetry = TrainingTelemetry(registry, table(), BrokenSink(), None)
     telemetry.rejected(Record(EXAMPLES, 0, 7, b"", b"no examples"), "told to")
     telemetry.finish(failed=False)
     assert registry.get_sample_value("training_rejected_batches_total") == 1.0
@@ -33,5 +58,5 @@ def test_a_dead_letter_that_cannot_be_sent_is_counted_and_passed_over() -> None:
 
 def test_metrics_can_be_asked_for_before_the_first_seal() -> None:
     registry = CollectorRegistry()
-    TrainingTelemetry(registry, lambda: 0, BrokenSink(), None)
+    TrainingTelemetry(registry, table(), BrokenSink(), None)
     assert registry.get_sample_value("training_examples_total") == 0.0

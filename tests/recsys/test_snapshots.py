@@ -27,7 +27,7 @@ from recsys.snapshots import (
 )
 
 FILES = ("manifest.json", "dense.safetensors", "metrics.safetensors", "rows/rows.json")
-PIECE = "rows/rows-00000.safetensors"
+PIECE = "rows/rows-00000-of-00001.arrow"
 
 
 class Killed(BaseException):

@@ -95,7 +95,6 @@ class Trainer:
             observer=self.witness,
             clock_ms=count().__next__,
         )
-        self.learner.table.drain_touched()
         if self.manifest is not None:
             self.loop.resume(self.manifest)
 

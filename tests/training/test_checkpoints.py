@@ -23,7 +23,7 @@ FILES = [
     "dense.safetensors",
     "metrics.safetensors",
     "rows/rows.json",
-    "rows/rows-00000.safetensors",
+    "rows/rows-00000-of-00001.arrow",
 ]
 
 
@@ -100,7 +100,7 @@ def test_when_all_are_damaged_the_model_is_not_silently_forgotten(run: Run, name
 def test_a_snapshot_of_another_table_is_refused_with_the_reason(run: Run, small: Any) -> None:
     run.save(1)
     other = small.learner_over(small.table(name="other"))
-    with pytest.raises(SnapshotError, match="of a table with spec"):
+    with pytest.raises(SnapshotError, match="build the table from the spec that was saved"):
         run.checkpoints.restore(other, ProgressiveMetrics(60_000))
     assert len(other.table) == 0
 

@@ -47,7 +47,7 @@ def snapshot_in(folder: Path, *, model: str, examples: int = 10, rows: bytes = b
     """A folder laid out like a snapshot; what its files hold is no business of the registry."""
     path = folder / f"snapshot-0001-{examples:012d}"
     (path / "rows").mkdir(parents=True)
-    (path / "rows" / "rows-00000.safetensors").write_bytes(rows)
+    (path / "rows" / "rows-00000-of-00001.arrow").write_bytes(rows)
     write_manifest(path, manifest_of(model, examples, len(rows)))
     return path
 
@@ -89,7 +89,7 @@ def test_a_registered_snapshot_outlives_the_trainers_copy(
     registry.register(name, path, GOOD)
     shutil.rmtree(path)
     kept = registry.promote(name).snapshot
-    assert (kept / "rows" / "rows-00000.safetensors").read_bytes() == b"learned"
+    assert (kept / "rows" / "rows-00000-of-00001.arrow").read_bytes() == b"learned"
 
 
 def test_an_alias_that_names_nothing_resolves_to_nothing(

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import write_snapshot
+from recsys.table import GroupAdagrad, SliceSpec, TableSpec, Uniform
+from recsys.table.native import NativeTable
 from serving.replica import ApplyOutcome, Replica
 from streaming.deltas import DeltaPublisher, DenseDelta, TableDelta, decode_delta
 from streaming.errors import SinkUnavailable
@@ -258,3 +260,23 @@ def test_what_was_refused_is_counted_as_sent_only_once_it_has_arrived(small: Any
 def test_a_delta_of_no_rows_is_refused_when_the_config_is_built() -> None:
     with pytest.raises(ConfigError, match="rows_per_delta must be > 0, got 0"):
         SyncConfig(model="small-1", incarnation=1, rows_per_delta=0)
+
+
+def test_a_row_that_a_group_lasso_set_to_zero_travels_as_expired(small: Any) -> None:
+    lasso = GroupAdagrad(learning_rate=1.0, group_lasso=1.0)
+    start = Uniform(low=-0.01, high=0.01)
+    parts = [SliceSpec(name=f"dim{dim}", dim=dim, optimizer=lasso, initializer=start) for dim in (1, 3)]
+    table, log = NativeTable(TableSpec(name="zeroed", slices=tuple(parts)), threads=1), MemoryLog()
+    learner = small.learner_over(table)
+    sync = DeltaSync(learner, DeltaPublisher(log), SyncConfig(model="small-1", incarnation=1))
+    weak, strong = small.keys(0, 1)
+    grads = np.array([[0.01] * 4, [9.0] * 4], np.float32)
+    table.learn(np.array([weak, strong]), grads, event_time_s=1)
+    sync.seal(as_of_ms=1, sealed_at_ms=2)
+    (rows,) = [d for d in map(decode_delta, values_of(log)) if isinstance(d, TableDelta)]
+    assert table.contains(np.array([weak, strong])).all()
+    assert (rows.expired_keys.tolist(), rows.updated_keys.tolist()) == ([weak], [strong])
+
+
+def values_of(log: MemoryLog) -> list[bytes]:
+    return [record.value for record in log.read(AT, 0, log.end(AT))]

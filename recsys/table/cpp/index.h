@@ -1,183 +1,303 @@
-// Bucketised cuckoo index: exact 64-bit keys to row numbers.
+// Bucketised cuckoo index that grows without a pause: exact 64-bit keys to row numbers.
 //
-// A key lives in one of two buckets of four slots; a bucket is one cache line. The second bucket
-// follows from the first and eight hash bits, and from the second the first, so a resident can be
-// moved without knowing which of the two it was put in. Keys are always compared in full.
+// A key lives in one of two buckets of five slots; a bucket is one cache line. Keys are compared in
+// full. Past a load of 0.95 the index doubles by splitting a few buckets with each insertion (linear
+// hashing), so no insertion costs more than a bounded amount of work. Keys that find no place even
+// so, because their hashes clash, live in a small overflow map.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
-#include <stdexcept>
+#include <unordered_map>
 #include <vector>
 
-#include "hashing.h"
+#include "bucket.h"
+#include "key_versions.h"
+#include "pages.h"
+#include "probe.h"
 
 namespace recsys::table {
 
-inline constexpr std::uint32_t kNoRow = 0xFFFFFFFFu;
-
-struct Slot {
-  std::uint64_t key = 0;
-  std::uint32_t row = kNoRow;  // kNoRow marks an empty slot, so that every 64-bit key is legal
-  std::uint32_t last_seen_s = 0;
-};
-
-inline constexpr std::size_t kSlotsPerBucket = 4;
-
-struct alignas(64) Bucket {
-  std::array<Slot, kSlotsPerBucket> slots;
-};
-static_assert(sizeof(Bucket) == 64);
-
-// Not synchronised. A Slot pointer is good until the next insert, erase or clear.
+// One writer beside any number of readers that bracket their reads by `versions`.
 class CuckooIndex {
  public:
-  // From 512 buckets on, a key's two buckets always differ: the tag step is below 2^9 and odd.
-  static constexpr std::size_t kMinBuckets = 512;
+  static constexpr std::size_t kMinBuckets = 64;
 
-  CuckooIndex() : buckets_(kMinBuckets), mask_(kMinBuckets - 1) {}
+  explicit CuckooIndex(KeyVersions& versions) : versions_(versions) { start_over(kMinBuckets); }
 
   std::size_t size() const noexcept { return size_; }
-  std::size_t capacity() const noexcept { return buckets_.size() * kSlotsPerBucket; }
-  std::size_t bytes() const noexcept { return buckets_.size() * sizeof(Bucket); }
+  std::size_t capacity() const noexcept { return count() * kSlotsPerBucket; }
+  std::size_t bytes() const noexcept {
+    return count() * sizeof(Bucket) + overflow_.size() * kOverflowBytes;
+  }
+  double load() const noexcept { return static_cast<double>(size_) / static_cast<double>(capacity()); }
 
-  void prefetch(std::uint64_t key) const noexcept {
-    __builtin_prefetch(&buckets_[mix64(key) & mask_]);
+  // Room for this many keys at the load at which it would grow. The index must be empty.
+  void reserve(std::size_t keys) {
+    const auto slots = static_cast<std::size_t>(static_cast<double>(keys) / kMaxLoad) + 1;
+    start_over(std::max(kMinBuckets, (slots + kSlotsPerBucket - 1) / kSlotsPerBucket));
   }
 
-  const Slot* find(std::uint64_t key) const noexcept {
-    const std::uint64_t hash = mix64(key);
-    const std::size_t first = hash & mask_;
-    if (const Slot* slot = find_in(first, key)) return slot;
-    return find_in((first ^ step(hash)) & mask_, key);
+  // As it is now. A reader whose key is missing must look again if `count` has changed meanwhile.
+  IndexView view() const noexcept {
+    const std::uint64_t extent = extent_.load(std::memory_order_acquire);
+    const std::uint64_t count = extent >> kLevelBits, level = extent & kLevelMask;
+    return {buckets(), base_, base_ << level, (std::uint64_t{2} << level) - 1, count};
   }
+  std::uint64_t count() const noexcept { return extent_.load(std::memory_order_acquire) >> kLevelBits; }
 
-  Slot* find(std::uint64_t key) noexcept {
-    return const_cast<Slot*>(static_cast<const CuckooIndex*>(this)->find(key));
-  }
-
-  // Adds a key that is not there yet and returns its slot, doubling the index when it is full.
-  // Throws std::length_error, with nothing changed but the room, when the keys' hashes clash so
-  // badly that more room does not help.
-  Slot& insert(std::uint64_t key, std::uint32_t row, std::uint32_t last_seen_s) {
+  // The row of a key; kNoRow where there is none. `hash` is mix64(key).
+  std::uint32_t find(std::uint64_t key, std::uint64_t hash) const noexcept {
     for (;;) {
-      if (Slot* slot = make_free_slot(key)) {
-        *slot = {key, row, last_seen_s};
-        ++size_;
-        return *slot;
+      const IndexView now = view();
+      for (const std::uint32_t half : {first_half(hash), second_half(hash)}) {
+        const Bucket& bucket = now.buckets[now.place(half)];
+        if (const std::uint32_t found = probe_portable::match(bucket, key))
+          return bucket.rows[static_cast<std::size_t>(std::countr_zero(found))];
       }
-      // Random keys fail near load 0.96; this low, the hash is at fault and not the room.
-      if (size_ * 20 < capacity()) throw std::length_error("too many keys share both buckets");
-      grow();
+      if (count() == now.count) return find_overflow(key);
     }
   }
 
-  // Removes the key; returns the row that it had.
-  std::optional<std::uint32_t> erase(std::uint64_t key) noexcept {
-    Slot* slot = find(key);
-    if (slot == nullptr) return std::nullopt;
-    const std::uint32_t row = slot->row;
-    *slot = Slot{};
-    --size_;
+  // What the probe kernels cannot see; 0 nearly always.
+  bool has_overflow() const noexcept { return n_overflow_.load(std::memory_order_acquire) != 0; }
+  std::uint32_t find_overflow(std::uint64_t key) const noexcept {
+    if (!has_overflow()) return kNoRow;
+    const std::lock_guard alone(overflow_lock_);
+    const auto at = overflow_.find(key);
+    return at == overflow_.end() ? kNoRow : at->second;
+  }
+
+  // Adds a key that is not there yet.
+  void insert(std::uint64_t key, std::uint32_t row) {
+    const std::uint64_t hash = mix64(key);
+    is_growing_ = is_growing_ || static_cast<double>(size_ + 1) > kMaxLoad * static_cast<double>(capacity());
+    for (int i = 0; i < kSplitsPerInsert && is_growing_; ++i) split_next();
+    std::optional<Place> place = make_room(hash);
+    // Near the limit more room helps. Far below it the hashes clash, and no room would.
+    for (int i = 0; !place && i < kSplitsBeforeOverflow && load() > kClashLoad; ++i) {
+      split_next();
+      place = make_room(hash);
+    }
+    if (place) {
+      const KeyVersions::Change change(versions_, hash);
+      put(*place, key, row);
+    } else {
+      const std::lock_guard alone(overflow_lock_);
+      overflow_.emplace(key, row);
+      n_overflow_.store(overflow_.size(), std::memory_order_release);
+    }
+    ++size_;
+  }
+
+  // Removes the key; returns the row that it had, kNoRow where it is not there.
+  std::uint32_t erase(std::uint64_t key) {
+    const std::uint64_t hash = mix64(key);
+    const IndexView now = view();
+    for (const std::uint32_t half : {first_half(hash), second_half(hash)}) {
+      Bucket& bucket = buckets()[now.place(half)];
+      if (const std::uint32_t found = probe_portable::match(bucket, key)) {
+        const KeyVersions::Change change(versions_, hash);
+        bucket.used &= ~found;
+        --size_;
+        return bucket.rows[static_cast<std::size_t>(std::countr_zero(found))];
+      }
+    }
+    const std::uint32_t row = find_overflow(key);
+    if (row != kNoRow) {
+      const KeyVersions::Change change(versions_, hash);
+      const std::lock_guard alone(overflow_lock_);
+      overflow_.erase(key);
+      n_overflow_.store(overflow_.size(), std::memory_order_release);
+      --size_;
+    }
     return row;
   }
 
-  template <typename Visit>
-  void for_each(Visit&& visit) const {
-    for (const Bucket& bucket : buckets_)
-      for (const Slot& slot : bucket.slots)
-        if (slot.row != kNoRow) visit(slot);
+  // Gives a key that is there another row.
+  void move_row(std::uint64_t key, std::uint32_t row) {
+    const std::uint64_t hash = mix64(key);
+    const IndexView now = view();
+    const KeyVersions::Change change(versions_, hash);
+    for (const std::uint32_t half : {first_half(hash), second_half(hash)}) {
+      Bucket& bucket = buckets()[now.place(half)];
+      if (const std::uint32_t found = probe_portable::match(bucket, key)) {
+        bucket.rows[static_cast<std::size_t>(std::countr_zero(found))] = row;
+        return;
+      }
+    }
+    const std::lock_guard alone(overflow_lock_);
+    overflow_[key] = row;
   }
 
- private:
-  static constexpr int kMaxMoves = 4;
+  // Undoes splits while that leaves the load below two thirds; gives the freed memory back. Readers must be out:
+  // what they would read might be given back under them.
+  void shrink() {
+    is_growing_ = false;
+    while (count() > base_ &&
+           static_cast<double>(size_) < kShrunkLoad * static_cast<double>(capacity() - kSlotsPerBucket))
+      merge_last();
+    pages_.release(count() * sizeof(Bucket), pages_.bytes());
+  }
 
+  void clear() { start_over(kMinBuckets); }
+
+ private:
+  static constexpr int kLevelBits = 6;
+  static constexpr std::uint64_t kLevelMask = (1 << kLevelBits) - 1;
+  static constexpr double kMaxLoad = 0.95;
+  static constexpr double kShrunkLoad = 0.66;
+  static constexpr double kClashLoad = 0.5;
+  static constexpr int kSplitsPerInsert = 2;
+  static constexpr int kSplitsBeforeOverflow = 64;
+  static constexpr int kMaxMoves = 5;
+  static constexpr std::size_t kMaxBucketsSeen = 1200;
+  static constexpr std::size_t kOverflowBytes = 64;
+
+  struct Place {
+    std::uint64_t bucket;
+    std::uint32_t slot;
+  };
   // One bucket seen by the search, and the slot of its parent whose resident could move here.
   struct Step {
-    std::size_t bucket;
+    std::uint64_t bucket;
     int parent;
-    int parent_slot;
+    std::uint32_t parent_slot;
     int moves;
   };
 
-  static constexpr std::uint64_t step(std::uint64_t hash) noexcept {
-    hash ^= hash >> 32;
-    hash ^= hash >> 16;
-    hash ^= hash >> 8;
-    return ((hash & 0xFF) + 1) * 0xc6a4a7935bd1e995ULL;
+  Bucket* buckets() const noexcept { return reinterpret_cast<Bucket*>(pages_.data()); }
+  std::uint64_t level() const noexcept { return extent_.load(std::memory_order_relaxed) & kLevelMask; }
+  void set_extent(std::uint64_t count, std::uint64_t level) noexcept {
+    extent_.store(count << kLevelBits | level, std::memory_order_release);
   }
 
-  const Slot* find_in(std::size_t bucket, std::uint64_t key) const noexcept {
-    for (const Slot& slot : buckets_[bucket].slots)
-      if (slot.key == key && slot.row != kNoRow) return &slot;
-    return nullptr;
+  void start_over(std::size_t base) {
+    base_ = base;
+    set_extent(base, 0);
+    size_ = 0;
+    is_growing_ = false;
+    overflow_.clear();
+    n_overflow_.store(0, std::memory_order_release);
+    pages_ = Pages();
+    pages_.ensure(base * sizeof(Bucket));
   }
 
-  Slot* free_slot_in(std::size_t bucket) noexcept {
-    for (Slot& slot : buckets_[bucket].slots)
-      if (slot.row == kNoRow) return &slot;
-    return nullptr;
+  void put(Place place, std::uint64_t key, std::uint32_t row) noexcept {
+    Bucket& bucket = buckets()[place.bucket];
+    bucket.keys[place.slot] = key;
+    bucket.rows[place.slot] = row;
+    __atomic_store_n(&bucket.used, bucket.used | 1u << place.slot, __ATOMIC_RELEASE);
   }
 
-  std::size_t other_bucket(std::size_t bucket, std::uint64_t key) const noexcept {
-    return (bucket ^ step(mix64(key))) & mask_;
+  std::optional<std::uint32_t> free_slot(std::uint64_t bucket) const noexcept {
+    const std::uint32_t used = buckets()[bucket].used;
+    if (used == kAllUsed) return std::nullopt;
+    return static_cast<std::uint32_t>(std::countr_one(used));
   }
 
-  // Breadth first from both buckets of the key: the shortest chain of moves that frees a slot.
-  Slot* make_free_slot(std::uint64_t key) {
-    const std::size_t first = mix64(key) & mask_;
+  // A free slot in one of the key's buckets: breadth first, the shortest chain of moves that frees one.
+  std::optional<Place> make_room(std::uint64_t hash) {
+    const IndexView now = view();
+    const std::uint64_t first = now.place(first_half(hash)), second = now.place(second_half(hash));
+    if (const auto slot = free_slot(first)) return Place{first, *slot};
+    if (const auto slot = free_slot(second)) return Place{second, *slot};
     search_.clear();
-    search_.push_back({first, -1, -1, 0});
-    search_.push_back({other_bucket(first, key), -1, -1, 0});
+    search_.push_back({first, -1, 0, 0});
+    search_.push_back({second, -1, 0, 0});
     for (std::size_t at = 0; at < search_.size(); ++at) {
       const Step seen = search_[at];
-      if (Slot* free_slot = free_slot_in(seen.bucket)) return shift_along(seen, free_slot);
-      if (seen.moves == kMaxMoves) continue;
-      for (std::size_t s = 0; s < kSlotsPerBucket; ++s) {
-        const std::uint64_t resident = buckets_[seen.bucket].slots[s].key;
-        search_.push_back({other_bucket(seen.bucket, resident), static_cast<int>(at),
-                           static_cast<int>(s), seen.moves + 1});
+      if (const auto slot = free_slot(seen.bucket)) return shift_along(seen, *slot);
+      if (seen.moves == kMaxMoves || search_.size() > kMaxBucketsSeen) continue;
+      for (std::uint32_t s = 0; s < kSlotsPerBucket; ++s) {
+        const std::uint64_t resident = mix64(buckets()[seen.bucket].keys[s]);
+        const std::uint64_t a = now.place(first_half(resident)), b = now.place(second_half(resident));
+        const std::uint64_t other = a == seen.bucket ? b : a;
+        __builtin_prefetch(buckets() + other);
+        search_.push_back({other, static_cast<int>(at), s, seen.moves + 1});
       }
     }
-    return nullptr;
+    return std::nullopt;
   }
 
-  // Moves the last resident of the chain first, so that each lands in a slot that is already free.
-  Slot* shift_along(Step seen, Slot* free_slot) noexcept {
+  // Moves the last resident of the chain first, so that no key is ever absent. The shortest chain meets no
+  // bucket twice, so each resident is still where the search saw it.
+  std::optional<Place> shift_along(Step seen, std::uint32_t slot) {
     while (seen.parent >= 0) {
       const Step& parent = search_[static_cast<std::size_t>(seen.parent)];
-      Slot* resident = &buckets_[parent.bucket].slots[static_cast<std::size_t>(seen.parent_slot)];
-      *free_slot = *resident;
-      free_slot = resident;
+      Bucket& from = buckets()[parent.bucket];
+      const std::uint64_t key = from.keys[seen.parent_slot];
+      {
+        const KeyVersions::Change change(versions_, mix64(key));
+        put({seen.bucket, slot}, key, from.rows[seen.parent_slot]);
+        from.used &= ~(1u << seen.parent_slot);
+      }
+      slot = seen.parent_slot;
       seen = parent;
     }
-    return free_slot;
+    return Place{seen.bucket, slot};
   }
 
-  // Both bucket numbers of a key gain one top bit, so the residents of bucket b go to b or to
-  // b + old size, each to the slot position that it had: nothing can clash and nothing is searched.
-  void grow() {
-    std::vector<Bucket> grown(buckets_.size() * 2);
-    const std::size_t grown_mask = grown.size() - 1;
-    for (std::size_t b = 0; b < buckets_.size(); ++b) {
-      for (std::size_t s = 0; s < kSlotsPerBucket; ++s) {
-        const Slot& slot = buckets_[b].slots[s];
-        if (slot.row == kNoRow) continue;
-        const std::uint64_t hash = mix64(slot.key);
-        const bool in_first = (hash & mask_) == b;
-        grown[(in_first ? hash : hash ^ step(hash)) & grown_mask].slots[s] = slot;
-      }
+  // Splits the next bucket in turn: its keys stay or go to the new last bucket, nothing is searched.
+  void split_next() {
+    IndexView after = view();
+    const std::uint64_t split = after.count - after.lower, added = after.count++;
+    pages_.ensure(after.count * sizeof(Bucket));
+    Bucket &from = buckets()[split], &to = buckets()[added];
+    to.used = 0;
+    std::uint32_t leaving = 0;
+    for (std::uint32_t s = 0; s < kSlotsPerBucket; ++s) {
+      if ((from.used >> s & 1) == 0) continue;
+      const std::uint64_t hash = mix64(from.keys[s]);
+      if (after.place(first_half(hash)) == split || after.place(second_half(hash)) == split) continue;
+      put({added, static_cast<std::uint32_t>(std::countr_one(to.used))}, from.keys[s], from.rows[s]);
+      leaving |= 1u << s;
     }
-    buckets_ = std::move(grown);
-    mask_ = grown_mask;
+    // From here on readers look in the new bucket too; those that began before find `count` changed.
+    const bool is_level_done = after.count == 2 * after.lower;
+    set_extent(after.count, level() + is_level_done);
+    is_growing_ = is_growing_ && !is_level_done;
+    for (std::uint32_t s = 0; s < kSlotsPerBucket; ++s) {
+      if ((leaving >> s & 1) == 0) continue;
+      const KeyVersions::Change change(versions_, mix64(from.keys[s]));
+      from.used &= ~(1u << s);
+    }
   }
 
-  std::vector<Bucket> buckets_;
-  std::size_t mask_;
+  // Undoes the last split, moving residents elsewhere where the bucket that was split has no room.
+  void merge_last() {
+    const std::uint64_t last = count() - 1;
+    const Bucket leaving = buckets()[last];
+    set_extent(last, level() - (last < base_ << level()));
+    for (std::uint32_t s = 0; s < kSlotsPerBucket; ++s) {
+      if ((leaving.used >> s & 1) == 0) continue;
+      const auto place = make_room(mix64(leaving.keys[s]));
+      if (!place) {
+        const std::lock_guard alone(overflow_lock_);
+        overflow_.emplace(leaving.keys[s], leaving.rows[s]);
+        n_overflow_.store(overflow_.size(), std::memory_order_release);
+        continue;
+      }
+      put(*place, leaving.keys[s], leaving.rows[s]);
+    }
+  }
+
+  KeyVersions& versions_;
+  Pages pages_;
+  std::uint64_t base_ = 0;
+  std::atomic<std::uint64_t> extent_{0};  // count of buckets and level in one word, to be read as one
   std::size_t size_ = 0;
+  bool is_growing_ = false;  // from the load at which it begins until there are twice as many buckets
   std::vector<Step> search_;
+  std::unordered_map<std::uint64_t, std::uint32_t> overflow_;
+  std::atomic<std::size_t> n_overflow_{0};
+  mutable std::mutex overflow_lock_;
 };
 
 }  // namespace recsys::table

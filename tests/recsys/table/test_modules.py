@@ -6,9 +6,9 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.errors import ConfigError, ShapeError
+from recsys.table import SGD, SliceSpec, TableSpec, Zeros
 from recsys.table.modules import PooledEmbeddings, SequenceEmbeddings
 from recsys.table.native import NativeTable
-from recsys.table.spec import SGD, SliceSpec, TableSpec, Zeros
 
 DIM, N_KEYS, RATE, ROUNDING = 3, 10, 0.5, 1e-6
 LENGTHS = {"user": [1, 2, 0], "items": [3, 0, 2]}
@@ -27,8 +27,12 @@ def table(start_rows):
     part = SliceSpec(name="v", dim=DIM, optimizer=SGD(learning_rate=RATE), initializer=Zeros())
     table = NativeTable(TableSpec(name="rows", slices=(part,)))
     table.assign(all_keys(), start_rows)
-    table.drain_touched()
     return table
+
+
+@pytest.fixture
+def follower(table):
+    return table.follow()
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def assert_table_equals(table, dense):
 
 
 @pytest.mark.parametrize("pooling", [("sum", "mean"), ("mean", "sum")])
-def test_pooled_embeddings_read_and_learn_as_embedding_bags_of_torch(table, dense, pooling):
+def test_pooled_embeddings_read_and_learn_as_embedding_bags_of_torch(table, dense, pooling, follower):
     module = PooledEmbeddings(table, dict(zip(LENGTHS, pooling, strict=True)))
     slopes_BD = torch.arange(18.0).reshape(3, 6)
     optimizer = torch.optim.SGD([dense], lr=RATE)
@@ -75,8 +79,20 @@ def test_pooled_embeddings_read_and_learn_as_embedding_bags_of_torch(table, dens
         (pooled.values().sin() * slopes_BD).sum().backward()
         assert_table_equals(table, dense)
     used_N = sorted(set(KEYS))
-    assert table.drain_touched().tolist() == used_N
+    assert table.drain(follower).touched_N.tolist() == used_N
     assert (table.export_rows(np.array(used_N, dtype=np.uint64)).last_seen_s_N == 4).all()
+
+
+def test_a_batch_given_by_offsets_reads_and_learns_as_one_given_by_lengths(table, follower):
+    module, by_lengths = PooledEmbeddings(table, {"user": "sum", "items": "mean"}), batch()
+    by_offsets = KeyedJaggedTensor(
+        keys=by_lengths.keys(), values=by_lengths.values(), offsets=by_lengths.offsets().int()
+    )
+    pooled = module(by_offsets)
+    assert torch.equal(pooled.values(), module(by_lengths).values())
+    module.event_time_s = 3
+    pooled.values().sum().backward()
+    assert table.drain(follower).touched_N.tolist() == sorted(set(KEYS))
 
 
 def test_sequence_embeddings_read_and_learn_as_an_embedding_of_torch(table, dense):
@@ -94,23 +110,23 @@ def test_sequence_embeddings_read_and_learn_as_an_embedding_of_torch(table, dens
     assert_table_equals(table, dense)
 
 
-def test_keys_refilled_between_forward_and_backward_do_not_move_the_gradient(table):
+def test_keys_refilled_between_forward_and_backward_do_not_move_the_gradient(table, follower):
     kjt, module = batch(), SequenceEmbeddings(table)
     module.event_time_s = 3
     loss = module(kjt)["user"].values().sum()
     kjt.values().fill_(5)
     loss.backward()
-    assert table.drain_touched().tolist() == sorted(set(KEYS))
+    assert table.drain(follower).touched_N.tolist() == sorted(set(KEYS))
 
 
-def test_nothing_is_learned_in_eval_mode_or_without_gradients(table):
+def test_nothing_is_learned_in_eval_mode_or_without_gradients(table, follower):
     module = PooledEmbeddings(table, {"user": "sum", "items": "sum"})
     module.event_time_s = 3
     with torch.no_grad():
         assert not module(batch()).values().requires_grad
     module.eval()
     assert not module(batch()).values().requires_grad
-    assert not len(table.drain_touched())
+    assert not len(table.drain(follower).touched_N)
 
 
 def test_a_missing_key_pools_as_zeros_and_becomes_a_row_on_backward(table):
@@ -123,7 +139,7 @@ def test_a_missing_key_pools_as_zeros_and_becomes_a_row_on_backward(table):
     assert table.lookup(np.array([77], dtype=np.uint64)).tolist() == [[-RATE] * DIM]
 
 
-def test_a_batch_of_empty_bags_is_zeros_and_learns_nothing(table):
+def test_a_batch_of_empty_bags_is_zeros_and_learns_nothing(table, follower):
     module = PooledEmbeddings(table, {"user": "mean"})
     module.event_time_s = 3
     kjt = KeyedJaggedTensor(
@@ -132,7 +148,7 @@ def test_a_batch_of_empty_bags_is_zeros_and_learns_nothing(table):
     pooled = module(kjt)
     assert pooled.values().tolist() == [[0.0] * DIM] * 2
     pooled.values().sum().backward()
-    assert not len(table.drain_touched())
+    assert not len(table.drain(follower).touched_N)
 
 
 def test_rows_are_no_parameters_of_the_dense_model(table):
@@ -141,11 +157,11 @@ def test_rows_are_no_parameters_of_the_dense_model(table):
     assert not module.state_dict()
 
 
-def test_backward_without_an_event_time_is_refused(table):
+def test_backward_without_an_event_time_is_refused(table, follower):
     loss = PooledEmbeddings(table, {"user": "sum", "items": "sum"})(batch()).values().sum()
     with pytest.raises(ConfigError, match="event_time_s is not set"):
         loss.backward()
-    assert not len(table.drain_touched())
+    assert not len(table.drain(follower).touched_N)
 
 
 def test_an_unknown_pooling_or_feature_is_refused(table):

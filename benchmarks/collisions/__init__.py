@@ -1,0 +1,1 @@
+"""What benchmarks/replay_collisions.py trains, and how it counts."""

@@ -1,0 +1,1 @@
+"""What benchmarks/bench_table.py measures the table against, and with."""
