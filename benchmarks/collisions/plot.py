@@ -31,12 +31,16 @@ SWEEPS: dict[str, tuple[str, list[Any], str, str]] = {
     ),
     "expiry when idle for": ("idle_", ["1h", "1d", "7d", "30d", "90d", "1y"], "s-", "#4a7c59"),
 }
+CROWDED = (1, 2, 10, "1y")
+"""Steps whose names would lie on top of others."""
 POINTS = {
     "exact": ("exact", "*", "black"),
     "idle_users_30d": ("only users expire, 30 days", "<", "#4a7c59"),
     "idle_movies_30d": ("only movies expire, 30 days", ">", "#4a7c59"),
     "stored_fp16": ("fp16", "P", "#7a5195"),
     "compact": ("t = 5, 30 days, fp16", "D", "#7a5195"),
+    "quotient_remainder_half": ("quotient and remainder", "x", "#8a6d3b"),
+    "hashed_50": ("hashed fp32, 50 % collide", "1", "#c8553d"),
     "hashed_same_bytes": ("hashed fp32, same bytes", "v", "#c8553d"),
     "hashed_same_bytes_fp16": ("hashed fp16, same bytes", "^", "#c8553d"),
 }
@@ -75,6 +79,8 @@ def draw_economies(axes: Any, figures: Figures) -> None:
         spots = [(figures[f"{name}.bytes"]["value"] / 1e6, figures[f"{name}.auc"]["value"]) for name in names]
         axes.plot(*zip(*spots, strict=True), style, color=color, label=label, markersize=4)
         for step, spot in zip(steps, spots, strict=True):
+            if step in CROWDED:
+                continue
             axes.annotate(str(step), spot, textcoords="offset points", xytext=(4, -10), fontsize=7)
     for name, (label, marker, color) in POINTS.items():
         auc = figures[f"online.{name}.auc"]
@@ -82,7 +88,7 @@ def draw_economies(axes: Any, figures: Figures) -> None:
         megabytes = figures[f"online.{name}.bytes"]["value"] / 1e6
         axes.errorbar(megabytes, auc["value"], yerr=reach, fmt=marker, color=color, capsize=3, label=label)
     axes.set(xlabel="most bytes held for learning, MB", ylabel="AUC of the newest fifth")
-    axes.set_title("What fewer bytes cost")
+    axes.set_title("What fewer bytes cost, online")
     axes.legend(fontsize=7, loc="lower right")
 
 

@@ -135,11 +135,12 @@ def thread_figures(n_keys: int, *, repeats: int) -> list[Figure]:
     """Two threads against one, ours and a plain random gather."""
     keys_K = universe_keys(n_keys)
     ids_BN = key_batches("uniform", (24, 4 * BATCH), n_keys, seed=7)
+    # Its calls hold addresses only, so each limit is kept until they were timed.
+    limits = {n: Limit(index_bytes=INDEX_BYTES_PER_KEY * n_keys, threads=n) for n in (1, 2)}
     arms: dict[str, list[Call]] = {}
-    for threads in (1, 2):
+    for threads, limit in limits.items():
         table = key_map(n_keys, threads=threads)
         fill(table, keys_K)
-        limit = Limit(index_bytes=INDEX_BYTES_PER_KEY * n_keys, threads=threads)
         arms[f"ours_{threads}"] = [partial(table.row_numbers, ids_N) for ids_N in ids_BN]
         arms[f"limit_{threads}"] = limit.prepare(ids_BN)
     took = interleaved(arms, repeats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -69,6 +70,8 @@ def learn_until(table: NativeTable, n_rows: int, done: threading.Event) -> None:
 
 
 def snapshot_until(table: NativeTable, done: threading.Event) -> None:
+    """Snapshots without pause, at the lowest priority, as work that nobody waits for should be."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     while not done.is_set():
         with tempfile.TemporaryDirectory() as folder:
             write_rows(Path(folder) / "rows", table)

@@ -58,7 +58,7 @@ void equals_a_standard_map_over_long_programs() {
     } else if (random() % 2 == 0) {
       index.move_row(key, found->second = step);
     }
-    had_overflow = had_overflow || index.has_overflow();
+    had_overflow = had_overflow || !index.overflow().is_empty();
     if (step % 40'000 == 39'999) index.shrink();
     if (step % 20'000 == 0 || step % 40'000 == 39'999) holds_what_the_model_holds(index, model, keys);
     if (step == 150'000) {
@@ -92,7 +92,7 @@ void no_insertion_splits_more_than_a_few_buckets() {
   for (std::uint64_t key = 0; key < 100'000; ++key) CHECK(grown_by(key) <= 2 * kSlotsPerBucket);
   for (std::uint64_t i = 0; i < kClashingKeys; ++i)
     CHECK(grown_by(clashing_key(i)) <= 66 * kSlotsPerBucket);
-  CHECK(index.has_overflow());
+  CHECK(!index.overflow().is_empty());
 }
 
 // 10 of them fit; were the index to grow for the others, it would grow for ever.
@@ -104,7 +104,7 @@ void keys_that_all_share_both_buckets_are_kept_and_grow_the_index_little() {
   CHECK(index.capacity() == before && index.size() == 150);
   for (std::uint32_t i = 0; i < 150; ++i) CHECK(find(index, clashing_key(i)) == i);
   for (std::uint32_t i = 0; i < 150; ++i) CHECK(index.erase(clashing_key(i)) == i);
-  CHECK(!index.has_overflow() && index.size() == 0);
+  CHECK(index.overflow().is_empty() && index.size() == 0);
 }
 
 void room_reserved_for_some_keys_is_enough_for_them_and_no_more_than_asked() {

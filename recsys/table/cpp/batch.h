@@ -17,7 +17,8 @@ class Batch {
  public:
   // Keys with a row come first, then those without; each part in order of first occurrence. `source`
   // says for each occurrence which gradient it brings; null: its own.
-  void collect(KeyMap& map, Keys keys, const std::uint32_t* source) {
+  enum class Order : std::uint8_t { kSorted, kCountsOnly };  // whether `sources` will be asked for
+  void collect(KeyMap& map, Keys keys, const std::uint32_t* source, Order order = Order::kSorted) {
     slot_of_.resize(keys.size());
     keys_.resize(keys.size() + 1);
     rows_.resize(keys.size() + 1);
@@ -53,7 +54,8 @@ class Batch {
     rows_.resize(n);
     n_found_ = keys_.size();
     collect_missing(keys);
-    sort_occurrences(source);
+    count_occurrences();
+    if (order == Order::kSorted) sort_occurrences(source);
   }
 
   std::size_t size() const noexcept { return keys_.size(); }
@@ -70,10 +72,10 @@ class Batch {
     return slot < rows_.size() && rows_[slot] == row;
   }
 
-  std::uint32_t occurrences(std::size_t slot) const noexcept { return starts_[slot + 1] - starts_[slot]; }
+  std::uint32_t occurrences(std::size_t slot) const noexcept { return counts_[slot]; }
   // The sources of a slot's occurrences, in order.
   std::span<const std::uint32_t> sources(std::size_t slot) const noexcept {
-    return {order_.data() + starts_[slot], occurrences(slot)};
+    return {order_.data() + ends_[slot] - counts_[slot], counts_[slot]};
   }
 
  private:
@@ -95,13 +97,22 @@ class Batch {
     }
   }
 
+  void count_occurrences() {
+    counts_.assign(keys_.size(), 0);
+    for (const std::uint32_t slot : slot_of_) ++counts_[slot];
+  }
+
   void sort_occurrences(const std::uint32_t* source) {
-    starts_.assign(keys_.size() + 2, 0);
-    for (const std::uint32_t slot : slot_of_) ++starts_[slot + 2];
-    for (std::size_t slot = 2; slot < starts_.size(); ++slot) starts_[slot] += starts_[slot - 1];
+    // Filled from each slot's begin, which ends up as its end.
+    ends_.resize(keys_.size());
+    std::uint32_t begin = 0;
+    for (std::size_t slot = 0; slot < keys_.size(); ++slot) {
+      ends_[slot] = begin;
+      begin += counts_[slot];
+    }
     order_.resize(slot_of_.size());
     for (std::uint32_t at = 0; at < slot_of_.size(); ++at)
-      order_[starts_[slot_of_[at] + 1]++] = source == nullptr ? at : source[at];
+      order_[ends_[slot_of_[at]]++] = source == nullptr ? at : source[at];
   }
 
   std::size_t n_found_ = 0;
@@ -110,7 +121,8 @@ class Batch {
   std::vector<std::uint32_t> rows_;
   std::vector<std::uint32_t> missing_;
   std::vector<std::uint32_t> heads_;
-  std::vector<std::uint32_t> starts_;  // shifted by one while the occurrences are being sorted
+  std::vector<std::uint32_t> counts_;
+  std::vector<std::uint32_t> ends_;
   std::vector<std::uint32_t> order_;
 };
 

@@ -12,13 +12,12 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "bucket.h"
 #include "key_versions.h"
+#include "overflow.h"
 #include "pages.h"
 #include "probe.h"
 
@@ -34,7 +33,7 @@ class CuckooIndex {
   std::size_t size() const noexcept { return size_; }
   std::size_t capacity() const noexcept { return count() * kSlotsPerBucket; }
   std::size_t bytes() const noexcept {
-    return count() * sizeof(Bucket) + overflow_.size() * kOverflowBytes;
+    return count() * sizeof(Bucket) + overflow_.bytes();
   }
   double load() const noexcept { return static_cast<double>(size_) / static_cast<double>(capacity()); }
 
@@ -61,18 +60,19 @@ class CuckooIndex {
         if (const std::uint32_t found = probe_portable::match(bucket, key))
           return bucket.rows[static_cast<std::size_t>(std::countr_zero(found))];
       }
-      if (count() == now.count) return find_overflow(key);
+      if (count() == now.count) return overflow_.find(key);
     }
   }
 
-  // What the probe kernels cannot see; 0 nearly always.
-  bool has_overflow() const noexcept { return n_overflow_.load(std::memory_order_acquire) != 0; }
-  std::uint32_t find_overflow(std::uint64_t key) const noexcept {
-    if (!has_overflow()) return kNoRow;
-    const std::lock_guard alone(overflow_lock_);
-    const auto at = overflow_.find(key);
-    return at == overflow_.end() ? kNoRow : at->second;
+  [[gnu::always_inline]] void prefetch(std::uint64_t key) const noexcept {
+    const IndexView now = view();
+    const std::uint64_t hash = mix64(key);
+    __builtin_prefetch(now.buckets + now.place(first_half(hash)), 0, kToL2);
+    __builtin_prefetch(now.buckets + now.place(second_half(hash)), 0, kToL2);
   }
+
+  // What the probe kernels cannot see; nearly always empty.
+  const Overflow& overflow() const noexcept { return overflow_; }
 
   // Adds a key that is not there yet.
   void insert(std::uint64_t key, std::uint32_t row) {
@@ -89,9 +89,7 @@ class CuckooIndex {
       const KeyVersions::Change change(versions_, hash);
       put(*place, key, row);
     } else {
-      const std::lock_guard alone(overflow_lock_);
-      overflow_.emplace(key, row);
-      n_overflow_.store(overflow_.size(), std::memory_order_release);
+      overflow_.set(key, row);
     }
     ++size_;
   }
@@ -109,12 +107,10 @@ class CuckooIndex {
         return bucket.rows[static_cast<std::size_t>(std::countr_zero(found))];
       }
     }
-    const std::uint32_t row = find_overflow(key);
+    const std::uint32_t row = overflow_.find(key);
     if (row != kNoRow) {
       const KeyVersions::Change change(versions_, hash);
-      const std::lock_guard alone(overflow_lock_);
       overflow_.erase(key);
-      n_overflow_.store(overflow_.size(), std::memory_order_release);
       --size_;
     }
     return row;
@@ -132,8 +128,7 @@ class CuckooIndex {
         return;
       }
     }
-    const std::lock_guard alone(overflow_lock_);
-    overflow_[key] = row;
+    overflow_.set(key, row);
   }
 
   // Undoes splits while that leaves the load below two thirds; gives the freed memory back. Readers must be out:
@@ -158,7 +153,6 @@ class CuckooIndex {
   static constexpr int kSplitsBeforeOverflow = 64;
   static constexpr int kMaxMoves = 5;
   static constexpr std::size_t kMaxBucketsSeen = 1200;
-  static constexpr std::size_t kOverflowBytes = 64;
 
   struct Place {
     std::uint64_t bucket;
@@ -184,7 +178,6 @@ class CuckooIndex {
     size_ = 0;
     is_growing_ = false;
     overflow_.clear();
-    n_overflow_.store(0, std::memory_order_release);
     pages_ = Pages();
     pages_.ensure(base * sizeof(Bucket));
   }
@@ -279,9 +272,7 @@ class CuckooIndex {
       if ((leaving.used >> s & 1) == 0) continue;
       const auto place = make_room(mix64(leaving.keys[s]));
       if (!place) {
-        const std::lock_guard alone(overflow_lock_);
-        overflow_.emplace(leaving.keys[s], leaving.rows[s]);
-        n_overflow_.store(overflow_.size(), std::memory_order_release);
+        overflow_.set(leaving.keys[s], leaving.rows[s]);
         continue;
       }
       put(*place, leaving.keys[s], leaving.rows[s]);
@@ -295,9 +286,7 @@ class CuckooIndex {
   std::size_t size_ = 0;
   bool is_growing_ = false;  // from the load at which it begins until there are twice as many buckets
   std::vector<Step> search_;
-  std::unordered_map<std::uint64_t, std::uint32_t> overflow_;
-  std::atomic<std::size_t> n_overflow_{0};
-  mutable std::mutex overflow_lock_;
+  Overflow overflow_;
 };
 
 }  // namespace recsys::table

@@ -14,6 +14,7 @@
 #include "admission.h"
 #include "changes.h"
 #include "index.h"
+#include "key_rules.h"
 #include "key_versions.h"
 #include "pages.h"
 #include "retention.h"
@@ -21,28 +22,6 @@
 namespace recsys::table {
 
 using Keys = std::span<const std::uint64_t>;
-
-struct RowMeta {
-  std::uint64_t key;
-  std::uint32_t last_seen_s;
-  std::uint32_t count;
-  std::uint32_t noted_in;    // the change log's period in which it was noted last; kFreeRow: no key has it
-  std::uint32_t batch_slot;  // its place in the running batch, if that place says so too
-};
-static_assert(sizeof(RowMeta) == 24);
-
-struct KeyRules {
-  AdmissionRule admission;
-  Expiry expiry{};
-  std::uint64_t max_rows = 0x7FFFFFFE;  // row numbers fit 31 bits
-  bool is_bounded = false;
-  Score policy = Score::kLru;
-  std::uint32_t policy_exponent = 1;
-};
-
-struct KeyCounters {
-  std::uint64_t admitted = 0, filtered = 0, expired = 0, evicted = 0, dropped_gradients = 0;
-};
 
 // One writer beside any number of readers, which go through `find` and `read_whole` alone.
 class KeyMap {
@@ -85,7 +64,7 @@ class KeyMap {
       if (const std::size_t block = turn - kSecond; turn >= kSecond && block < blocks) {
         Probe& found = ring[block % kRing];
         kernels_.second(index, keys.data() + begin_of(block), found);
-        if (index_.has_overflow()) find_overflow(keys.data() + begin_of(block), found);
+        if (!index_.overflow().is_empty()) find_overflow(keys.data() + begin_of(block), found);
         fetch(begin_of(block), found);
       }
       if (turn >= kUse) use(begin_of(turn - kUse), ring[(turn - kUse) % kRing]);
@@ -124,6 +103,7 @@ class KeyMap {
     const std::byte* at = book(row);
     for (std::size_t byte = 0; byte < stride_; byte += 64) __builtin_prefetch(at + byte, 0, kToL2);
   }
+  [[gnu::always_inline]] void prefetch_buckets(std::uint64_t key) const noexcept { index_.prefetch(key); }
   KeyVersions::Change change(std::uint64_t key) noexcept { return {versions_, mix64(key)}; }
 
   std::size_t size() const noexcept { return size_.load(std::memory_order_acquire); }
@@ -258,7 +238,7 @@ class KeyMap {
 
   void find_overflow(const std::uint64_t* keys, Probe& probe) const {
     for (std::size_t i = 0; i < probe.n; ++i)
-      if (probe.row[i] == kNoRow) probe.row[i] = index_.find_overflow(keys[i]);
+      if (probe.row[i] == kNoRow) probe.row[i] = index_.overflow().find(keys[i]);
   }
 
   // Drops the lowest eighth, at least one, of the next window of rows that has any to drop.

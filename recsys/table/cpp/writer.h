@@ -58,7 +58,8 @@ class Writer {
 
   // Gives keys rows as learning would, without a gradient, and tells the row numbers; -1 where refused.
   void admit(Keys keys, std::uint32_t event_time_s, const float* rates, std::int64_t* rows) {
-    collect(keys);
+    batch_.collect(map(), keys, nullptr, Batch::Order::kCountsOnly);
+    is_bad_.assign(batch_.size(), 0);
     const std::uint32_t seen_s = map().tick(event_time_s);
     const RowStore::Writing mark(store_);
     add_missing(true, rates);
@@ -153,6 +154,7 @@ class Writer {
     const auto is_pinned = [&](std::uint32_t row) { return batch_.holds(map(), row); };
     bool has_room = true;  // once none can go, none can: a batch only pins more and more
     for (std::size_t slot = batch_.first_missing(); slot < batch_.size(); ++slot) {
+      if (slot + kStepsAhead < batch_.size()) map().prefetch_buckets(batch_.key(slot + kStepsAhead));
       const std::uint64_t key = batch_.key(slot);
       if (asks_filter && (is_dropped(slot) || !map().admits(key, batch_.occurrences(slot)))) continue;
       if (!has_room) {
