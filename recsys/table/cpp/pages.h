@@ -9,6 +9,8 @@
 #include <new>
 #include <utility>
 
+#include "page_maker.h"
+
 namespace recsys::table {
 
 // Not synchronised. Fresh bytes are zero.
@@ -27,23 +29,20 @@ class Pages {
   }
 
   std::byte* data() const noexcept { return data_; }
-  std::size_t bytes() const noexcept { return bytes_; }
+  std::size_t bytes() const noexcept { return open_; }
 
   // Makes at least this many bytes usable. Throws std::bad_alloc when the system has no more.
   void ensure(std::size_t bytes) {
     if (bytes <= bytes_) return;
     if (reserved_ == nullptr) reserve();
     const std::size_t wanted = (bytes + kStep - 1) / kStep * kStep;
-    if (wanted > room_ || mprotect(data_ + bytes_, wanted - bytes_, PROT_READ | PROT_WRITE) != 0)
-      throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    // A small table stays on small pages: its first step is mostly empty.
-    if (wanted > kStep) {
-      const std::size_t from = bytes_ < kStep ? kStep : bytes_;
-      madvise(data_ + from, wanted - from, MADV_HUGEPAGE);
-    }
-#endif
+    if (wanted > room_) throw std::bad_alloc();
+    open(wanted);
     bytes_ = wanted;
+    // A small table stays on small pages: its first step is mostly empty.
+    if (wanted == kStep || wanted + kStep > room_) return;
+    open(wanted + kStep);
+    PageMaker::of_process().ask(data_ + wanted, kStep);
   }
 
   // Gives the whole pages inside [begin, end) back to the system; they read as zeros afterwards.
@@ -55,6 +54,16 @@ class Pages {
   }
 
  private:
+  void open(std::size_t wanted) {
+    if (wanted <= open_) return;
+    if (mprotect(data_ + open_, wanted - open_, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    const std::size_t from = open_ < kStep ? kStep : open_;
+    if (from < wanted) madvise(data_ + from, wanted - from, MADV_HUGEPAGE);
+#endif
+    open_ = wanted;
+  }
+
   void reserve() {
     std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) *
                         static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -78,6 +87,7 @@ class Pages {
     std::swap(room_, other.room_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(open_, other.open_);
   }
 
   std::byte* reserved_ = nullptr;
@@ -85,6 +95,7 @@ class Pages {
   std::size_t room_ = 0;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
+  std::size_t open_ = 0;  // bytes_ and the step after them, whose page is being made
 };
 
 }  // namespace recsys::table
