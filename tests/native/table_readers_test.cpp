@@ -149,7 +149,8 @@ void rows_stay_whole_while_keys_are_evicted_expire_and_return() {
              CHECK(rows.weights[i * kDim] == -static_cast<float>(rows.count[i]));
            cursor = next;
          } while (cursor != 0);
-         CHECK(table.size() <= 2000 && table.memory().live <= table.memory().reserved);
+         const Memory memory = table.memory();
+         CHECK(table.size() <= 2000 && memory.live <= memory.reserved);
        }});
 }
 
