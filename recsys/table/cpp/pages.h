@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -17,6 +18,7 @@ namespace recsys::table {
 class Pages {
  public:
   static constexpr std::size_t kStep = std::size_t{1} << 21;  // of growth; also one huge page
+  static constexpr std::size_t kOpenStep = 32 * kStep;
 
   Pages() = default;
   Pages(Pages&& other) noexcept { swap(other); }
@@ -29,7 +31,7 @@ class Pages {
   }
 
   std::byte* data() const noexcept { return data_; }
-  std::size_t bytes() const noexcept { return open_; }
+  std::size_t bytes() const noexcept { return ready_; }
 
   // Makes at least this many bytes usable. Throws std::bad_alloc when the system has no more.
   void ensure(std::size_t bytes) {
@@ -37,12 +39,13 @@ class Pages {
     if (reserved_ == nullptr) reserve();
     const std::size_t wanted = (bytes + kStep - 1) / kStep * kStep;
     if (wanted > room_) throw std::bad_alloc();
-    open(wanted);
-    bytes_ = wanted;
     // A small table stays on small pages: its first step is mostly empty.
-    if (wanted == kStep || wanted + kStep > room_) return;
-    open(wanted + kStep);
-    PageMaker::of_process().ask(data_ + wanted, kStep);
+    const bool is_small = wanted == kStep || wanted + kStep > room_;
+    const std::size_t ready = is_small ? wanted : wanted + kStep;
+    open(ready);
+    bytes_ = wanted;
+    ready_ = ready;
+    if (!is_small) PageMaker::of_process().ask(data_ + wanted, kStep);
   }
 
   // Gives the whole pages inside [begin, end) back to the system; they read as zeros afterwards.
@@ -56,6 +59,8 @@ class Pages {
  private:
   void open(std::size_t wanted) {
     if (wanted <= open_) return;
+    // Seldom, since it waits for pages that are being made.
+    if (wanted > kStep) wanted = std::min(room_, (wanted + kOpenStep - 1) / kOpenStep * kOpenStep);
     if (mprotect(data_ + open_, wanted - open_, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
     const std::size_t from = open_ < kStep ? kStep : open_;
@@ -87,6 +92,7 @@ class Pages {
     std::swap(room_, other.room_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(ready_, other.ready_);
     std::swap(open_, other.open_);
   }
 
@@ -95,7 +101,8 @@ class Pages {
   std::size_t room_ = 0;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
-  std::size_t open_ = 0;  // bytes_ and the step after them, whose page is being made
+  std::size_t ready_ = 0;  // and the step after bytes_, whose page is being made
+  std::size_t open_ = 0;   // of the reserved bytes, how many may be touched
 };
 
 }  // namespace recsys::table
