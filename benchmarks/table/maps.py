@@ -16,7 +16,7 @@ from table.timing import Call, interleaved, rate, ratio
 
 Maps = Mapping[str, peers.IdMap]
 
-BATCH = 16_384
+BATCH, RIVAL_BATCHES = 16_384, 24
 LIMIT_BAR, EVALUATION_BAR, TRAINING_BAR, UPSERT_BAR, THREADS_BAR, BYTES_BAR = 0.6, 10.0, 30.0, 0.5, 1.7, 13.5
 HASH_LOAD = 0.75
 TRAINING_EVERY = 16
@@ -42,12 +42,13 @@ def lookup_figures(n_keys: int, *, with_peers: bool, repeats: int) -> list[Figur
             "ours": [partial(table.row_numbers, ids_N) for ids_N in ids_BN],
             "limit": limit.prepare(ids_BN, lines_per_key=2 if first else 1),
         }
-        few = ids_BN[: max(4, batches // 8)]
         took = interleaved(arms, repeats)
         figures.append(rate(what, ids_BN.size, took["ours"]))
         figures.append(rate(f"{what}_limit", ids_BN.size, took["limit"]))
         figures.append(ratio(f"{what}_vs_limit", took["ours"], took["limit"], bar=LIMIT_BAR))
-        figures += rival_figures(what, table.row_numbers, rivals, others, few, repeats=repeats)
+        figures += rival_figures(
+            what, table.row_numbers, rivals, others, ids_BN[:RIVAL_BATCHES], repeats=repeats
+        )
     memory = table.memory()
     figures.append(
         plain(f"index_bytes_per_key_{size}", memory.bytes_index / n_keys, "B", bar=f"<= {BYTES_BAR}")
