@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +24,42 @@ GAP_S = 0.002
 
 
 def reader_figures(n_rows: int, requests: int) -> list[Figure]:
-    """p99 of a request's look-up, quiet and beside the two others."""
+    """A request's look-up, quiet, beside a writer, and beside the writer and the snapshots."""
     table = embedding_table(16)
     fill(table, universe_keys(n_rows))
     ids_BN = key_batches("zipf", (requests, KEYS_PER_REQUEST), n_rows, seed=21)
     latencies_ms(table, ids_BN[: requests // 4])
     quiet = latencies_ms(table, ids_BN)
-    done = threading.Event()
-    others = [
-        threading.Thread(target=learn_until, args=(table, n_rows, done)),
-        threading.Thread(target=snapshot_until, args=(table, done)),
+    figures = spread("quiet", quiet)
+    for name, works, bar in (
+        ("beside_a_writer", (learn_until,), None),
+        ("busy", (learn_until, snapshot_until), f"<= {LATENCY_BAR}"),
+    ):
+        took = latencies_beside(table, ids_BN, works)
+        slower = float(np.quantile(took, 0.99) / np.quantile(quiet, 0.99))
+        figures += [*spread(name, took), plain(f"read_p99_{name}_vs_quiet", slower, "ratio", bar=bar)]
+    return figures
+
+
+def spread(name: str, took_ms: list[float]) -> list[Figure]:
+    """Median and 99th percentile."""
+    return [
+        plain(f"read_3200_keys_{name}_p{percent}", float(np.percentile(took_ms, percent)), "ms")
+        for percent in (50, 99)
     ]
+
+
+def latencies_beside(table: NativeTable, ids_BN: Ids, works: Sequence[Callable]) -> list[float]:
+    """While a thread each does one of ``works``."""
+    done = threading.Event()
+    others = [threading.Thread(target=work, args=(table, done)) for work in works]
     for other in others:
         other.start()
-    busy = latencies_ms(table, ids_BN)
+    took = latencies_ms(table, ids_BN)
     done.set()
     for other in others:
         other.join()
-    p99_quiet, p99_busy = float(np.quantile(quiet, 0.99)), float(np.quantile(busy, 0.99))
-    return [
-        plain("read_3200_keys_quiet_p50", float(np.median(quiet)), "ms"),
-        plain("read_3200_keys_quiet_p99", p99_quiet, "ms"),
-        plain("read_3200_keys_busy_p50", float(np.median(busy)), "ms"),
-        plain("read_3200_keys_busy_p99", p99_busy, "ms"),
-        plain("read_p99_busy_vs_quiet", p99_busy / p99_quiet, "ratio", bar=f"<= {LATENCY_BAR}"),
-    ]
+    return took
 
 
 def latencies_ms(table: NativeTable, ids_BN: Ids) -> list[float]:
@@ -61,8 +73,8 @@ def latencies_ms(table: NativeTable, ids_BN: Ids) -> list[float]:
     return took
 
 
-def learn_until(table: NativeTable, n_rows: int, done: threading.Event) -> None:
-    ids_BN = key_batches("zipf", (32, LEARNED), n_rows, seed=22)
+def learn_until(table: NativeTable, done: threading.Event) -> None:
+    ids_BN = key_batches("zipf", (32, LEARNED), len(table), seed=22)
     grads_ND = np.full((LEARNED, table.spec.dim), 0.01, dtype=np.float32)
     while not done.is_set():
         for ids_N in ids_BN:
