@@ -71,7 +71,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="score")
         self._in_flight = 0
 
-    async def Rank(  # noqa: N802 - the name is the wire's
+    async def Rank(
         self,
         request: wire.RankRequest,
         context: grpc.aio.ServicerContext[wire.RankRequest, wire.RankResponse],

@@ -1,16 +1,9 @@
 """Records to bytes and back: the one place that knows the wire version.
 
 Impressions, feedback and dead letters are Protocol Buffers (streaming/proto/event.proto). Examples
-travel as one Arrow record batch per message, an IPC stream compressed with zstd:
+travel as Arrow record batches (streaming/example_wire.py).
 
-    example_id, user_id, item_id: uint64        domain: string
-    event_time_ms: int64                        label, score: float32
-    feature_keys: list<uint64>                  a row's keys, feature by feature
-    feature_lengths: fixed_size_list<uint8>[F]  how many keys each feature has
-
-and its schema's metadata holds ``wire``, ``schema_fingerprint`` and ``sequence``, as decimal text.
-
-Axes: K items of one impression, B examples, F features.
+Axes: K items of one impression, F features.
 """
 
 from __future__ import annotations
@@ -18,19 +11,14 @@ from __future__ import annotations
 from itertools import accumulate
 
 import numpy as np
-import pyarrow as pa
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch, Feedback, Impression
+from recsys.interactions import Feedback, Impression
 from streaming.errors import WireError
 from streaming.proto import event_pb2
 from streaming.shown import Shown
 from streaming.source import Record
-
-WIRE_VERSION = 1
-_ZSTD = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
 def encode_impression(impression: Impression) -> bytes:
@@ -190,83 +178,3 @@ def decode_dead_letter(value: bytes) -> tuple[Record, str, int]:
         raise WireError(f"no DeadLetter in {len(value)} bytes: {error}") from error
     record = Record(message.topic, message.partition, message.offset, b"", message.payload)
     return record, message.reason, message.rejected_at_ms
-
-
-def encode_examples(batch: ExampleBatch, sequence: int) -> bytes:
-    """Bytes of one example batch, number ``sequence`` of its partition."""
-    n_features = batch.keys.lengths_NF.shape[1]
-    columns = [
-        pa.array(batch.example_id_B),
-        pa.array(batch.user_id_B),
-        pa.array(batch.item_id_B),
-        pa.array(batch.event_time_ms_B),
-        pa.array(batch.domain_B, pa.string()),
-        pa.array(batch.label_B),
-        pa.array(batch.score_B),
-        pa.ListArray.from_arrays(batch.keys.offsets.astype(np.int32), pa.array(batch.keys.keys_T)),
-        pa.FixedSizeListArray.from_arrays(pa.array(batch.keys.lengths_NF.ravel()), n_features),
-    ]
-    metadata = {"wire": WIRE_VERSION, "schema_fingerprint": batch.schema_fingerprint, "sequence": sequence}
-    schema = _example_schema(n_features).with_metadata({k: str(v) for k, v in metadata.items()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema, options=_ZSTD) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    return bytes(sink.getvalue())
-
-
-def decode_examples(value: bytes) -> tuple[ExampleBatch, int]:
-    """(batch, its sequence number). Raises WireError with the reason."""
-    try:
-        with pa.ipc.open_stream(value) as reader:
-            rows = reader.read_next_batch()
-        rows.validate(full=True)
-        metadata = {key.decode(): int(text) for key, text in (rows.schema.metadata or {}).items()}
-        if metadata.get("wire") != WIRE_VERSION:
-            raise WireError(f"example batch of wire {metadata.get('wire')}, want {WIRE_VERSION}")
-        return _example_batch(rows, metadata["schema_fingerprint"]), metadata["sequence"]
-    except (pa.ArrowException, StopIteration, OSError, KeyError, ValueError) as error:
-        raise WireError(f"no example batch in {len(value)} bytes: {error!r}") from error
-
-
-def _example_schema(n_features: int) -> pa.Schema:
-    return pa.schema(
-        [
-            ("example_id", pa.uint64()),
-            ("user_id", pa.uint64()),
-            ("item_id", pa.uint64()),
-            ("event_time_ms", pa.int64()),
-            ("domain", pa.string()),
-            ("label", pa.float32()),
-            ("score", pa.float32()),
-            ("feature_keys", pa.list_(pa.uint64())),
-            ("feature_lengths", pa.list_(pa.uint8(), n_features)),
-        ]
-    )
-
-
-def _example_batch(rows: pa.RecordBatch, schema_fingerprint: int) -> ExampleBatch:
-    lengths = rows.column("feature_lengths")
-    if not rows.schema.remove_metadata().equals(_example_schema(lengths.type.list_size)):
-        raise WireError(f"example batch has columns {rows.schema.names}; write it with encode_examples")
-    if any(column.null_count for column in rows.columns):
-        raise WireError("example batch has empty cells")
-    lengths_BF = lengths.flatten().to_numpy().reshape(len(rows), lengths.type.list_size)
-    feature_keys = rows.column("feature_keys")
-    if (lengths_BF.sum(axis=1) != feature_keys.value_lengths().to_numpy()).any():
-        raise WireError("example batch: feature_lengths do not add up to the keys of their rows")
-
-    def column(name: str) -> NDArray[np.generic]:
-        numbers: NDArray[np.generic] = rows.column(name).to_numpy()
-        return numbers
-
-    return ExampleBatch(
-        example_id_B=column("example_id").astype(np.uint64, copy=False),
-        user_id_B=column("user_id").astype(np.uint64, copy=False),
-        item_id_B=column("item_id").astype(np.uint64, copy=False),
-        event_time_ms_B=column("event_time_ms").astype(np.int64, copy=False),
-        domain_B=rows.column("domain").to_pylist(),
-        label_B=column("label").astype(np.float32, copy=False),
-        score_B=column("score").astype(np.float32, copy=False),
-        keys=RaggedKeys(feature_keys.flatten().to_numpy(), lengths_BF),
-        schema_fingerprint=schema_fingerprint,
-    )

@@ -20,12 +20,11 @@ from pathlib import Path
 from recsys.errors import ConfigError
 from streaming.errors import SourceUnavailable, WireError
 from streaming.events import (
-    decode_examples,
     decode_feedback,
     decode_shown,
     encode_dead_letter,
-    encode_examples,
 )
+from streaming.example_wire import ExampleMessage, decode_examples, encode_examples
 from streaming.label_join import JoinConfig, JoinCounters, LabelJoin
 from streaming.progress import Progress, read_progress, write_progress
 from streaming.shown import Joined, assemble
@@ -209,7 +208,7 @@ class JoinWorker:
                 if not same:
                     continue
                 batch = assemble(same)
-            value = encode_examples(batch, self._sequence)
+            value = encode_examples(ExampleMessage(batch=batch, sequence=self._sequence))
             partition = self._config.output_partition
             self._sink.publish(EXAMPLES, str(partition).encode(), value, partition=partition)
             self._sequence += 1
@@ -246,10 +245,10 @@ class JoinWorker:
         while self._output.positions()[self._output_at] < self._output.end_offsets()[self._output_at]:
             for record in self._output.poll(max_records=64, timeout_s=1.0):
                 try:
-                    batch, sequence = decode_examples(record.value)
+                    message = decode_examples(record.value)
                 except WireError as error:
                     # Somebody else's bytes; the trainer puts them into dead-letter.
                     log.warning("output_skipped", extra={"offset": record.offset, "reason": str(error)})
                     continue
-                self._emitted.update(batch.example_id_B.tolist())
-                self._sequence = max(self._sequence, sequence + 1)
+                self._emitted.update(message.batch.example_id_B.tolist())
+                self._sequence = max(self._sequence, message.sequence + 1)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch, ItemIds
+from recsys.interactions import ExampleBatch, ItemIds, plain_examples
 
 
 @dataclass(slots=True, eq=False)
@@ -67,16 +67,21 @@ def assemble(rows: Sequence[Joined]) -> ExampleBatch:
     """Rows of one feature schema as a batch, in their order; at least one row."""
     item_id_B = np.array([shown.item_ids[position] for shown, position, _ in rows], np.uint64)
     first = rows[0].shown
-    return ExampleBatch(
-        example_id_B=example_ids([row.shown.request_id for row in rows], item_id_B),
+    request_ids = [row.shown.request_id for row in rows]
+    plain = plain_examples(
+        example_id_B=example_ids(request_ids, item_id_B),
         user_id_B=np.array([row.shown.user_id for row in rows], np.uint64),
         item_id_B=item_id_B,
         event_time_ms_B=np.array([row.shown.event_time_ms for row in rows], np.int64),
-        domain_B=[row.shown.domain for row in rows],
         label_B=np.array([row.label for row in rows], np.float32),
-        score_B=np.array([shown.scores[position] for shown, position, _ in rows], np.float32),
         keys=_ragged_keys(rows, first.n_features),
         schema_fingerprint=first.schema_fingerprint,
+    )
+    return replace(
+        plain,
+        request_id_B=request_ids,
+        domain_B=[row.shown.domain for row in rows],
+        score_B=np.array([shown.scores[position] for shown, position, _ in rows], np.float32),
     )
 
 

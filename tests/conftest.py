@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.features import Feature, FeatureSchema, RaggedKeys
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, plain_examples
 from recsys.ranking.deepfm import DeepFMConfig
 from recsys.ranking.learner import RankingLearner
 from recsys.ranking.scorer import RankingScorer
@@ -81,14 +81,12 @@ class SmallModel:
         lengths_NF = rng.integers(0, 3, (n_rows, 2)).astype(np.uint8)
         feature_T = np.repeat(np.tile(np.arange(2), n_rows), lengths_NF.ravel())
         keys_T = self.keys(*(feature_T * self.n_ids + rng.integers(0, self.n_ids, lengths_NF.sum())).tolist())
-        return ExampleBatch(
+        return plain_examples(
             example_id_B=rng.integers(0, 1 << 62, n_rows).astype(np.uint64),
             user_id_B=np.zeros(n_rows, np.uint64),
             item_id_B=np.zeros(n_rows, np.uint64),
             event_time_ms_B=1_700_000_000_000 + 30_000 * seed + rng.integers(0, 20_000, n_rows),
-            domain_B=[""] * n_rows,
             label_B=rng.integers(0, 2, n_rows).astype(np.float32),
-            score_B=np.full(n_rows, np.nan, np.float32),
             keys=RaggedKeys(keys_T, lengths_NF),
             schema_fingerprint=self.schema.fingerprint,
         )

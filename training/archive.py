@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from recsys.errors import ConfigError
 from recsys.interactions import ExampleBatch
 from streaming.errors import SourceUnavailable, WireError
-from streaming.events import decode_examples
+from streaming.example_wire import decode_examples
 from streaming.source import EventSource, Record
 from training.errors import LayoutMismatch, TrainingError
 
@@ -64,7 +64,8 @@ class ExampleArchive:
 
         Raises WireError for bytes that are no examples, LayoutMismatch for those of other features.
         """
-        batch, sequence = decode_examples(record.value)
+        message = decode_examples(record.value)
+        batch, sequence = message.batch, message.sequence
         covered = self.coverage
         if sequence > covered.sequence:
             if covered.schema_fingerprint not in (0, batch.schema_fingerprint):
@@ -146,7 +147,7 @@ def read_examples(folder: Path) -> Iterator[ExampleBatch]:
         rows = part.drop_columns([_SEQUENCE])
         first_rows = np.unique(sequence_B, return_index=True)[1].tolist()
         for start, stop in itertools.pairwise([*first_rows, len(rows)]):
-            yield decode_examples(_message(rows.slice(start, stop - start), int(sequence_B[start])))[0]
+            yield decode_examples(_message(rows.slice(start, stop - start), int(sequence_B[start]))).batch
 
 
 def _parts(folder: Path) -> list[Path]:

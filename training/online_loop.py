@@ -21,7 +21,7 @@ from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest
 from recsys.table.table import check_event_time
-from streaming.events import decode_examples
+from streaming.example_wire import decode_examples
 from streaming.source import EventSource, Record
 from training.checkpoints import Checkpoints
 from training.errors import LayoutMismatch
@@ -157,13 +157,13 @@ class OnlineLoop:
 
     def _learn_record(self, record: Record) -> None:
         try:
-            batch, sequence = decode_examples(record.value)
+            message = decode_examples(record.value)
             # A producer that lost an acknowledgement sends a batch again under the same number.
-            if sequence > self.status.source_sequence:
-                self._check_layout(batch)
+            if message.sequence > self.status.source_sequence:
+                self._check_layout(message.batch)
                 # Before the first step: a batch that fails half way is not learned from again either.
-                self.status.source_sequence = sequence
-                self._learn_batch(batch)
+                self.status.source_sequence = message.sequence
+                self._learn_batch(message.batch)
         except LayoutMismatch:
             raise
         except RecsysError as error:

@@ -14,7 +14,7 @@ from recsys.interactions import ExampleBatch
 from recsys.ranking.tower import weights_in
 from recsys.snapshots import read_dense, read_manifest, read_table
 from recsys.table.snapshot import read_rows
-from streaming.events import decode_examples
+from streaming.example_wire import decode_examples
 from streaming.source import EventSource
 
 
@@ -27,10 +27,10 @@ def examples(source: EventSource, snapshot: Path) -> Iterator[ExampleBatch]:
     newest = -1
     while sum(source.positions().values()) < end:
         for record in source.poll(max_records=64, timeout_s=1.0):
-            batch, sequence = decode_examples(record.value)
-            if newest < sequence and record.offset < end:
-                newest = sequence
-                yield batch
+            message = decode_examples(record.value)
+            if newest < message.sequence and record.offset < end:
+                newest = message.sequence
+                yield message.batch
 
 
 def distinct_keys(batches: list[ExampleBatch]) -> int:

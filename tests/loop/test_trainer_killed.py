@@ -13,10 +13,10 @@ import pytest
 from infra.demo.processes import Child, Family
 from infra.recipes.movielens import movielens
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, plain_examples
 from recsys.snapshots import read_dense, read_manifest, read_metrics, read_table, snapshots
 from recsys.table.native import NativeTable
-from streaming.events import encode_examples
+from streaming.example_wire import ExampleMessage, encode_examples
 from streaming.kafka import KafkaConfig, KafkaSink
 from streaming.topics import EXAMPLES
 
@@ -28,14 +28,12 @@ def example_batch(rng: np.random.Generator, number: int) -> ExampleBatch:
     """Random examples of the recipe's schema over a few thousand keys."""
     n_features = len(RECIPE.schema.features)
     ids = np.arange(ROWS, dtype=np.uint64) + np.uint64(number * ROWS)
-    return ExampleBatch(
+    return plain_examples(
         example_id_B=ids,
         user_id_B=ids,
         item_id_B=ids,
         event_time_ms_B=np.arange(ROWS, dtype=np.int64) + 1_700_000_000_000 + number * ROWS,
-        domain_B=[""] * ROWS,
         label_B=(rng.random(ROWS) < 0.4).astype(np.float32),
-        score_B=np.full(ROWS, np.nan, np.float32),
         keys=RaggedKeys(
             rng.zipf(1.3, ROWS * n_features).astype(np.uint64) % np.uint64(20_000),
             np.ones((ROWS, n_features), np.uint8),
@@ -50,7 +48,8 @@ def example_log(bootstrap: str) -> None:
     rng = np.random.default_rng(3)
     with closing(KafkaSink(KafkaConfig(bootstrap=bootstrap))) as sink:
         for number in range(BATCHES):
-            sink.publish(EXAMPLES, b"0", encode_examples(example_batch(rng, number), number), partition=0)
+            message = ExampleMessage(batch=example_batch(rng, number), sequence=number)
+            sink.publish(EXAMPLES, b"0", encode_examples(message), partition=0)
         sink.flush()
 
 

@@ -17,15 +17,14 @@ from recsys.interactions import ExampleBatch, Feedback, Impression
 from streaming.errors import WireError
 from streaming.events import (
     decode_dead_letter,
-    decode_examples,
     decode_feedback,
     decode_impression,
     decode_shown,
     encode_dead_letter,
-    encode_examples,
     encode_feedback,
     encode_impression,
 )
+from streaming.example_wire import ExampleMessage, decode_examples, encode_examples, no_examples
 from streaming.proto import event_pb2
 from streaming.shown import Joined, assemble, example_ids
 from streaming.source import Record
@@ -63,15 +62,25 @@ def impressions(draw):
 
 @st.composite
 def example_batches(draw):
-    n_rows = draw(st.integers(1, 6))
-    ids = hnp.arrays(np.uint64, n_rows)
+    n_rows, n_labels = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    ids, floats = hnp.arrays(np.uint64, n_rows), hnp.arrays(np.float32, (n_rows, n_labels))
+    mask = hnp.arrays(np.bool_, n_rows)
+    texts = st.lists(st.text(max_size=5), min_size=n_rows, max_size=n_rows)
     return ExampleBatch(
         example_id_B=draw(ids),
+        request_id_B=draw(texts),
+        model_version_B=draw(texts),
+        label_names=tuple(f"label-{i}" for i in range(n_labels)),
+        label_BL=draw(floats),
+        sample_rate_BL=draw(floats),
+        weight_B=draw(hnp.arrays(np.float32, n_rows)),
+        delay_ms_B=draw(hnp.arrays(np.int64, n_rows)),
+        is_late_B=draw(mask),
+        is_fast_B=draw(mask),
         user_id_B=draw(ids),
         item_id_B=draw(ids),
         event_time_ms_B=draw(hnp.arrays(np.int64, n_rows)),
-        domain_B=draw(st.lists(st.text(max_size=5), min_size=n_rows, max_size=n_rows)),
-        label_B=draw(hnp.arrays(np.float32, n_rows)),
+        domain_B=draw(texts),
         score_B=draw(hnp.arrays(np.float32, n_rows)),
         keys=draw(ragged_keys(n_rows)),
         schema_fingerprint=draw(U64),
@@ -93,11 +102,29 @@ def test_an_impression_survives_the_wire(impression):
     assert_same(decode_impression(encode_impression(impression)), impression)
 
 
-@given(example_batches(), st.integers(0, 2**60))
-def test_an_example_batch_and_its_number_survive_the_wire(batch, sequence):
-    got, number = decode_examples(encode_examples(batch, sequence))
-    assert_same(got, batch)
-    assert number == sequence
+@given(example_batches(), st.integers(0, 2**60), st.integers(0, 2**60))
+def test_an_example_batch_and_its_mark_survive_the_wire(batch, epoch, sequence):
+    sent = ExampleMessage(batch=batch, epoch=epoch, sequence=sequence, watermark_ms=3, sent_at_ms=4)
+    got = decode_examples(encode_examples(sent))
+    assert_same(got.batch, batch)
+    assert (got.mark, got.watermark_ms, got.sent_at_ms) == ((epoch, sequence), 3, 4)
+
+
+def test_a_fence_survives_the_wire():
+    got = decode_examples(encode_examples(ExampleMessage(batch=no_examples(7), epoch=2, sequence=0)))
+    assert (len(got.batch), got.mark, got.batch.schema_fingerprint) == (0, (2, 0), 7)
+
+
+@given(example_batches())
+def test_columns_and_metadata_of_a_newer_writer_are_passed_over(batch):
+    with pa.ipc.open_stream(encode_examples(ExampleMessage(batch=batch, sequence=1))) as reader:
+        rows = reader.read_next_batch()
+    newer = rows.append_column("dwell", pa.array([1.5] * len(rows)))
+    newer = newer.replace_schema_metadata({**rows.schema.metadata, b"flavour": b"plum"})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, newer.schema) as writer:
+        writer.write_batch(newer)
+    assert_same(decode_examples(sink.getvalue().to_pybytes()).batch, batch)
 
 
 @given(
@@ -133,7 +160,7 @@ def test_arbitrary_bytes_are_read_or_refused_but_never_break_the_reader(value, d
 
 @given(example_batches(), st.data())
 def test_a_cut_example_batch_is_refused(batch, data):
-    value = encode_examples(batch, 1)
+    value = encode_examples(ExampleMessage(batch=batch, sequence=1))
     # The stream's end mark, its last eight bytes, may be missing: the rows are whole without it.
     with pytest.raises(WireError):
         decode_examples(value[: data.draw(st.integers(0, len(value) - 9))])
@@ -175,11 +202,11 @@ def test_an_example_batch_of_another_wire_is_refused():
     value = (SAMPLES / "examples.bin").read_bytes()
     with pa.ipc.open_stream(value) as reader:
         rows = reader.read_next_batch()
-    metadata = {**rows.schema.metadata, b"wire": b"2"}
+    metadata = {**rows.schema.metadata, b"wire": b"3"}
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema.with_metadata(metadata)) as writer:
         writer.write_batch(rows.replace_schema_metadata(metadata))
-    with pytest.raises(WireError, match="wire 2, want 1"):
+    with pytest.raises(WireError, match="wire 3, want one of"):
         decode_examples(sink.getvalue().to_pybytes())
 
 
@@ -192,6 +219,7 @@ def test_samples_of_every_message_still_read_as_they_were_written():
     assert (feedback.event_id, feedback.kind, feedback.value) == (9, "rating", 4.5)
     record, reason, _ = decode_dead_letter((SAMPLES / "dead_letter.bin").read_bytes())
     assert (record.offset, record.value, reason) == (17, b"?", "no Impression in 1 bytes")
-    batch, sequence = decode_examples((SAMPLES / "examples.bin").read_bytes())
-    assert (batch.label_B.tolist(), batch.domain_B, sequence) == ([1.0, 0.0], ["home", "home"], 42)
+    message = decode_examples((SAMPLES / "examples.bin").read_bytes())
+    batch = message.batch
+    assert (batch.label_B.tolist(), batch.domain_B, message.mark) == ([1.0, 0.0], ["home", "home"], (0, 42))
     assert batch.keys.keys_T.tolist() == impression.keys.keys_T.tolist()

@@ -18,10 +18,10 @@ from recsys.interactions import Feedback, Impression
 from streaming.errors import SinkUnavailable, StreamingError
 from streaming.events import (
     decode_dead_letter,
-    decode_examples,
     encode_feedback,
     encode_impression,
 )
+from streaming.example_wire import decode_examples
 from streaming.joiner import JoinerConfig, JoinWorker
 from streaming.label_join import JoinConfig, LabelRule
 from streaming.memory_log import MemoryLog
@@ -145,13 +145,13 @@ def publish(log, events, count):
 def output(log):
     """(example id, label) in log order, and the batch numbers."""
     records = log.read((EXAMPLES, 0), 0, 10**9)
-    batches = [decode_examples(record.value) for record in records]
+    messages = [decode_examples(record.value) for record in records]
     rows = [
         row
-        for batch, _ in batches
+        for batch in (message.batch for message in messages)
         for row in zip(batch.example_id_B.tolist(), batch.label_B.tolist(), strict=True)
     ]
-    return rows, [sequence for _, sequence in batches]
+    return rows, [message.sequence for message in messages]
 
 
 def rounds(joiner, clock, count, *, log=None, events=()):
@@ -231,7 +231,7 @@ def test_examples_of_two_feature_schemas_travel_in_batches_of_their_own(tmp_path
     joiner = worker(log, tmp_path / "p.json", clock, poll_records=100, batch_rows=100)
     joiner.recover()
     rounds(joiner, clock, 3)
-    batches = [decode_examples(record.value)[0] for record in log.read((EXAMPLES, 0), 0, 99)]
+    batches = [decode_examples(record.value).batch for record in log.read((EXAMPLES, 0), 0, 99)]
     assert [batch.schema_fingerprint for batch in batches] == [0, 1, 0, 1]
 
 
@@ -275,4 +275,4 @@ def test_strange_bytes_in_the_output_do_not_stop_a_restart(tmp_path):
     joiner.recover()
     rounds(joiner, clock, 5)
     (record,) = log.read((EXAMPLES, 0), 1, 9)
-    assert decode_examples(record.value)[0].label_B.tolist() == [1.0]
+    assert decode_examples(record.value).batch.label_B.tolist() == [1.0]

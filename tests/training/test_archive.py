@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from recsys.errors import ConfigError
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, plain_examples
 from streaming.errors import SourceUnavailable, WireError
-from streaming.events import encode_examples
+from streaming.example_wire import ExampleMessage, encode_examples
 from streaming.memory_log import Entry, LogSource, MemoryLog
 from streaming.source import Partition, Record
 from training.archive import Coverage, ExampleArchive, archive_to_end, coverage_of, read_examples
@@ -27,16 +28,19 @@ TOPIC, SCHEMA, N_FEATURES = "examples", 7, 3
 def examples(n_rows: int, seed: int, *, schema: int = SCHEMA) -> ExampleBatch:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 4, (n_rows, N_FEATURES)).astype(np.uint8)
-    return ExampleBatch(
+    plain = plain_examples(
         example_id_B=rng.integers(0, 1 << 63, n_rows).astype(np.uint64) * np.uint64(2),
         user_id_B=rng.integers(0, 1 << 40, n_rows).astype(np.uint64),
         item_id_B=rng.integers(0, 1 << 40, n_rows).astype(np.uint64),
         event_time_ms_B=rng.integers(0, 1 << 40, n_rows),
-        domain_B=[f"domain-{number}" for number in rng.integers(0, 3, n_rows)],
         label_B=rng.integers(0, 2, n_rows).astype(np.float32),
-        score_B=np.where(rng.random(n_rows) < 0.3, np.nan, rng.random(n_rows)).astype(np.float32),
         keys=RaggedKeys(rng.integers(0, 1 << 63, int(lengths.sum())).astype(np.uint64), lengths),
         schema_fingerprint=schema,
+    )
+    return replace(
+        plain,
+        domain_B=[f"domain-{number}" for number in rng.integers(0, 3, n_rows)],
+        score_B=np.where(rng.random(n_rows) < 0.3, np.nan, rng.random(n_rows)).astype(np.float32),
     )
 
 
@@ -49,7 +53,10 @@ def assert_same(found: ExampleBatch, wanted: ExampleBatch) -> None:
 
 
 def log_of(messages: list[tuple[int, ExampleBatch]]) -> MemoryLog:
-    return MemoryLog(Entry(TOPIC, 0, b"", encode_examples(batch, number)) for number, batch in messages)
+    return MemoryLog(
+        Entry(TOPIC, 0, b"", encode_examples(ExampleMessage(batch=batch, sequence=number)))
+        for number, batch in messages
+    )
 
 
 def archive_all(log: MemoryLog, archive: ExampleArchive) -> int:
@@ -104,7 +111,7 @@ def test_a_topic_that_cannot_be_read_to_its_end_is_no_archive(tmp_path: Path) ->
 def test_a_part_can_be_read_by_anybody_who_reads_parquet(tmp_path: Path) -> None:
     archive_all(log_of([(0, examples(4, 0))]), ExampleArchive(tmp_path))
     table = pq.read_table(tmp_path / "part-00000.parquet")
-    assert table.column("label").to_pylist() == examples(4, 0).label_B.tolist()
+    assert table.column("labels").to_pylist() == examples(4, 0).label_BL.tolist()
     assert table.schema.metadata[b"schema_fingerprint"] == b"7"
 
 
@@ -140,7 +147,7 @@ def test_a_message_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
     batches = [examples(5, seed) for seed in range(2)]
     log = log_of([(0, batches[0])])
     log.publish(TOPIC, b"", b"somebody else's bytes")
-    log.publish(TOPIC, b"", encode_examples(batches[1], 1))
+    log.publish(TOPIC, b"", encode_examples(ExampleMessage(batch=batches[1], sequence=1)))
     assert archive_all(log, ExampleArchive(tmp_path)) == 10
     for found, wanted in zip(read_examples(tmp_path), batches, strict=True):
         assert_same(found, wanted)

@@ -15,14 +15,14 @@ from sklearn.metrics import log_loss
 
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, plain_examples
 from recsys.ranking.deepfm import DeepFMConfig
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from recsys.table.reference import ReferenceTable
 from streaming.deltas import DeltaPublisher
-from streaming.events import encode_examples
+from streaming.example_wire import ExampleMessage, encode_examples
 from streaming.memory_log import Entry, MemoryLog
 from training.archive import ExampleArchive, archive_to_end, read_examples
 from training.batch_loop import train_on
@@ -51,14 +51,12 @@ def new_learner() -> RankingLearner:
 def examples(n_rows: int, seed: int) -> ExampleBatch:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 3, (n_rows, N_FEATURES)).astype(np.uint8)
-    return ExampleBatch(
+    return plain_examples(
         example_id_B=rng.integers(0, 1 << 63, n_rows).astype(np.uint64),
         user_id_B=np.zeros(n_rows, np.uint64),
         item_id_B=np.zeros(n_rows, np.uint64),
         event_time_ms_B=rng.integers(0, 300_000, n_rows),
-        domain_B=[""] * n_rows,
         label_B=rng.integers(0, 2, n_rows).astype(np.float32),
-        score_B=np.full(n_rows, np.nan, np.float32),
         keys=RaggedKeys(rng.integers(0, 9, int(lengths.sum())).astype(np.uint64), lengths),
         schema_fingerprint=SCHEMA,
     )
@@ -113,7 +111,10 @@ def state_of(learner: RankingLearner, metrics: ProgressiveMetrics) -> dict[str, 
 def test_a_pass_over_the_archive_gives_the_online_loops_bits(
     sizes: list[int], micro_batch: int, rows_per_part: int, data: st.DataObject
 ) -> None:
-    sent = [encode_examples(examples(n_rows, seed), seed) for seed, n_rows in enumerate(sizes)]
+    sent = [
+        encode_examples(ExampleMessage(batch=examples(n_rows, seed), sequence=seed))
+        for seed, n_rows in enumerate(sizes)
+    ]
     again = data.draw(st.sets(st.sampled_from(range(len(sent)))))
     values = [value for number, value in enumerate(sent) for _ in range(1 + (number in again))]
     log = MemoryLog(Entry(TOPIC, 0, b"", value) for value in values)

@@ -18,7 +18,7 @@ from recsys.snapshots import read_manifest, snapshots
 from serving.replica import ApplyOutcome, Replica
 from streaming.deltas import DeltaSubscriber
 from streaming.errors import OffsetLost
-from streaming.events import encode_examples
+from streaming.example_wire import ExampleMessage, encode_examples
 from streaming.memory_log import Entry, MemoryLog
 from streaming.topics import DELTAS, EXAMPLES
 from training.errors import LayoutMismatch
@@ -32,7 +32,8 @@ def log_of(*values: bytes) -> MemoryLog:
 
 
 def message(small: Any, number: int, n_rows: int = 5, **changes: Any) -> bytes:
-    return encode_examples(dataclasses.replace(small.examples(number, n_rows), **changes), number)
+    batch = dataclasses.replace(small.examples(number, n_rows), **changes)
+    return encode_examples(ExampleMessage(batch=batch, sequence=number))
 
 
 MESSAGES = st.lists(
@@ -114,7 +115,7 @@ def broken_messages(small: Any) -> dict[str, bytes]:
     return {
         "noise": b"noise",
         "nothing": b"",
-        "a label that is no number": message(small, 1, label_B=np.full(5, np.nan, np.float32)),
+        "a label that is no number": message(small, 1, label_BL=np.full((5, 1), np.inf, np.float32)),
         "a time before 1970": message(small, 1, event_time_ms_B=np.where(np.arange(5) > 2, -5000, times_B)),
         "a time after 2106": message(small, 1, event_time_ms_B=times_B + (1 << 42)),
     }
@@ -142,8 +143,8 @@ def test_a_batch_that_cannot_be_learned_from_is_reported_and_passed_over(
 def test_a_batch_that_fails_half_way_is_not_learned_from_again_when_it_comes_twice(
     small: Any, trainer: Start, tmp_path: Path
 ) -> None:
-    labels_B = np.array([0, 1, 0, 1, np.nan], np.float32)
-    broken = message(small, 0, label_B=labels_B)
+    labels_B = np.array([0, 1, 0, 1, np.inf], np.float32)
+    broken = message(small, 0, label_BL=labels_B.reshape(-1, 1))
     once, twice = trainer(log_of(broken), tmp_path / "a"), trainer(log_of(broken, broken), tmp_path / "b")
     once.run()
     twice.run()

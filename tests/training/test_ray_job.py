@@ -13,14 +13,14 @@ import pytest
 from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch
+from recsys.interactions import plain_examples
 from recsys.ranking.deepfm import DeepFMConfig
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest, read_manifest
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from recsys.table.reference import ReferenceTable
 from streaming.deltas import DeltaPublisher
-from streaming.events import encode_examples
+from streaming.example_wire import ExampleMessage, encode_examples
 from streaming.memory_log import Entry, MemoryLog
 from streaming.source import Record
 from training.archive import ExampleArchive, read_examples
@@ -58,18 +58,16 @@ def learner_builder() -> Callable[[str], RankingLearner]:
 def message(number: int) -> bytes:
     rng = np.random.default_rng(number)
     keys = rng.integers(0, 20, N_ROWS * N_FEATURES).astype(np.uint64)
-    batch = ExampleBatch(
+    batch = plain_examples(
         example_id_B=np.arange(N_ROWS, dtype=np.uint64),
         user_id_B=np.zeros(N_ROWS, np.uint64),
         item_id_B=np.zeros(N_ROWS, np.uint64),
         event_time_ms_B=np.arange(N_ROWS) * 1000 + number * 60_000,
-        domain_B=[""] * N_ROWS,
         label_B=rng.integers(0, 2, N_ROWS).astype(np.float32),
-        score_B=np.full(N_ROWS, np.nan, np.float32),
         keys=RaggedKeys(keys, np.ones((N_ROWS, N_FEATURES), np.uint8)),
         schema_fingerprint=SCHEMA,
     )
-    return encode_examples(batch, number)
+    return encode_examples(ExampleMessage(batch=batch, sequence=number))
 
 
 def job_in(folder: Path, recipe: str = "small") -> TrainJob:
