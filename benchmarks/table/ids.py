@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.hashing import mix64_each
+
 Ids = NDArray[np.uint64]
 Draw = Literal["zipf", "uniform"]
 
@@ -20,17 +22,9 @@ UNIVERSES = {1_000_000: 4_000_000, 16_000_000: 64_000_000, 64_000_000: 100_000_0
 """How many ids exist beside a table of so many rows, where more must come than the table can hold."""
 
 
-def mix64(x_N: Ids) -> Ids:
-    """The splitmix64 hash of each element: a bijection, so distinct ranks keep distinct keys."""
-    z_N = x_N + np.uint64(0x9E3779B97F4A7C15)
-    z_N = (z_N ^ (z_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z_N = (z_N ^ (z_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z_N ^ (z_N >> np.uint64(31))
-
-
 def universe_keys(n: int, *, first: int = 0) -> Ids:
     """The keys of ranks first to first + n - 1, (n,); universes that do not overlap share no key."""
-    return mix64(np.arange(first, first + n, dtype=np.uint64))
+    return mix64_each(np.arange(first, first + n, dtype=np.uint64))
 
 
 def key_batches(draw: Draw, shape_BN: tuple[int, int], universe: int, *, seed: int, first: int = 0) -> Ids:
@@ -38,7 +32,7 @@ def key_batches(draw: Draw, shape_BN: tuple[int, int], universe: int, *, seed: i
     random = np.random.default_rng(seed)
     n = shape_BN[0] * shape_BN[1]
     ranks_N = zipf_ranks(random, n, universe) if draw == "zipf" else random.integers(0, universe, n)
-    return mix64(ranks_N.astype(np.uint64) + np.uint64(first)).reshape(shape_BN)
+    return mix64_each(ranks_N.astype(np.uint64) + np.uint64(first)).reshape(shape_BN)
 
 
 def zipf_ranks(random: np.random.Generator, n: int, universe: int) -> NDArray[np.int64]:

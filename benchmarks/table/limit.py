@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from table.ids import Ids, mix64
+from recsys.hashing import mix64_each
+from table.ids import Ids
 from table.timing import Call, seconds
 
 Places = NDArray[np.uint32]
@@ -106,7 +107,7 @@ class Limit:
 
 def lines_of(ids_N: Ids, n_lines: int, lines_per_key: int) -> Places:
     """Lines that the keys hash to, (N, L), each in [0, n_lines); n_lines < 2 ** 32."""
-    hash_N = mix64(ids_N)
+    hash_N = mix64_each(ids_N)
     halves_NL = np.stack([hash_N >> np.uint64(32), hash_N & np.uint64(0xFFFFFFFF)], axis=1)[:, :lines_per_key]
     return np.ascontiguousarray((halves_NL * np.uint64(n_lines)) >> np.uint64(32), dtype=np.uint32)
 

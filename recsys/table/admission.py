@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, SnapshotError
-from recsys.table.initializers import mix64
+from recsys.hashing import mix64
 
 _LARGEST_COUNT = (1 << 16) - 1
 _LARGEST_WIDTH = 1 << 28

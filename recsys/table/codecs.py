@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, GradientError, ShapeError
+from recsys.hashing import mix64_each
 
 Floats = NDArray[np.float32]
 Bounds = NDArray[np.float64]
@@ -253,15 +254,7 @@ def _draws_of(rounding: Rounding, streams_N: Streams | None, shape: tuple[int, .
 
 def _draws(streams_N: Streams, dim: int) -> Bits:
     """24 bits for each weight, (N, D): below 2**24 times its fraction of a step, it goes away from 0."""
-    # mix64 of recsys.table.initializers, on arrays: unsigned integers wrap.
-    hash_ND: Streams = np.add.outer(
-        streams_N, np.arange(dim, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    )
-    hash_ND ^= hash_ND >> np.uint64(30)
-    hash_ND *= np.uint64(0xBF58476D1CE4E5B9)
-    hash_ND ^= hash_ND >> np.uint64(27)
-    hash_ND *= np.uint64(0x94D049BB133111EB)
-    hash_ND ^= hash_ND >> np.uint64(31)
+    hash_ND = mix64_each(np.add.outer(streams_N, np.arange(dim, dtype=np.uint64)))
     return (hash_ND >> np.uint64(40)).astype(np.uint32)
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
+from recsys.hashing import mix64, mix64_each
 
 Floats = NDArray[np.float32]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +70,7 @@ def initial_weights(initializer: Initializer, seed: int, key: int, dim: int) -> 
     if width == 0:
         return np.full(dim, low, dtype=np.float32)
     stream = mix64(seed ^ key)
-    hash_D = np.array([mix64((stream + column) & _MASK) for column in range(dim)], dtype=np.uint64)
+    hash_D = mix64_each(np.uint64(stream) + np.arange(dim, dtype=np.uint64))
     # 24 bits fill a float32's mantissa: u is exact and below 1.
     u_D = (hash_D >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
     return low + width * u_D
-
-
-def mix64(x: int) -> int:
-    """splitmix64: a bijection of 64 bits that looks random (Steele, Lea & Flood, OOPSLA 2014)."""
-    x = (x + 0x9E3779B97F4A7C15) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from recsys.errors import SnapshotError
 from recsys.table.admission import COUNTERS as ADMISSION_COUNTERS
 from recsys.table.admission import Occurrence
 from recsys.table.spec import TableSpec
-from recsys.table.table import Ledger
+from recsys.table.table import Ledger, TableCounters
 
-COUNTERS = ("admitted", "filtered", "expired", "evicted", "dropped_gradients")
+COUNTERS = tuple(field.name for field in fields(TableCounters))
 """What ``counters`` of a ledger holds, in order."""
 
 

@@ -24,6 +24,7 @@ from recsys.table.refusals import (
     missing_row,
     no_follower,
 )
+from recsys.table.rows import rows_at
 from recsys.table.sizes import max_rows
 from recsys.table.spec import SliceSpec, TableSpec
 from recsys.table.table import (
@@ -169,7 +170,7 @@ class NativeTable:
         n, following = self._core.scan(
             cursor, rows.keys_N, rows.weights_ND, rows.state_NS, rows.last_seen_s_N, rows.count_N
         )
-        return rows.first(n), following
+        return rows_at(rows, slice(n)), following
 
     def export_rows(self, keys_N: Keys) -> TableRows:
         rows = self._empty_rows(check_keys(keys_N))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.hashing import mix64_each
 from recsys.table.table import Keys
 
 Shards = NDArray[np.uint16]
@@ -23,7 +24,7 @@ def shard_of(keys_N: Keys, n_shards: int) -> Shards:
     dividing (Lemire, "Fast random integer generation in an interval", 2019), leaves every bucket of
     every shard in use.
     """
-    high_N = _mix64(_mix64(keys_N)) >> np.uint64(32)
+    high_N = mix64_each(mix64_each(keys_N)) >> np.uint64(32)
     return ((high_N * np.uint64(n_shards)) >> np.uint64(32)).astype(np.uint16)
 
 
@@ -45,11 +46,3 @@ def shares(cursor: int, max_rows: int, rows_S: Sequence[int]) -> tuple[list[int]
         share_S.append(lap + next_lap)
         first += rows
     return share_S, end % total
-
-
-def _mix64(x_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """recsys.table.initializers.mix64 on an array: unsigned integers wrap."""
-    x_N = x_N + np.uint64(0x9E3779B97F4A7C15)
-    x_N = (x_N ^ (x_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x_N = (x_N ^ (x_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x_N ^ (x_N >> np.uint64(31))

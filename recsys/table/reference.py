@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.errors import ConfigError, GradientError
+from recsys.hashing import mix64
 from recsys.table import clipping, codecs, initializers, optimizers, retention
 from recsys.table.admission import AdmissionFilter
 from recsys.table.ledger import check_ledger
@@ -428,7 +429,7 @@ class ReferenceTable:
         """The weights as the codecs keep them. Stochastic rounding draws by (slice, key, count)."""
         kept = []
         for i, part in enumerate(self._spec.slices):
-            stream = initializers.mix64((initializers.mix64(self._spec.slice_seed(i) ^ key) + count) & _MASK)
+            stream = mix64((mix64(self._spec.slice_seed(i) ^ key) + count) & _MASK)
             w_1D = weights_D[None, self._spec.slice(part.name)]
             # A table has to hold what a learner that diverged gives it; the codec by itself refuses that.
             is_nan_D = np.isnan(w_1D[0])

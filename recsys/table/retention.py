@@ -19,7 +19,9 @@ from recsys.errors import ConfigError, ShapeError
 from recsys.keys import MAX_FEATURE, VALUE_BITS
 
 Counts = NDArray[np.uint32]
+Keys = NDArray[np.uint64]
 Times = NDArray[np.uint32]
+Mask = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 Positions = NDArray[np.intp]
 
@@ -113,6 +115,16 @@ def is_expired(expiry: Expiry, key: int, last_seen_s: int, clock_s: int) -> bool
     """Whether the row of ``key`` has idled for its feature's limit or longer."""
     limit_s = idle_limit_s(expiry, key >> VALUE_BITS)
     return limit_s is not None and clock_s - last_seen_s >= limit_s
+
+
+def are_expired(expiry: Expiry, keys_N: Keys, last_seen_s_N: Times, clock_s: int) -> Mask:
+    """``is_expired`` of each row, (N,)."""
+    max_idle_s, _, by_feature = core_expiry(expiry)
+    limit_N = np.full(len(keys_N), max_idle_s, dtype=np.int64)
+    if len(by_feature):
+        limit_N = by_feature[keys_N >> np.uint64(VALUE_BITS)].astype(np.int64)
+    is_old_N: Mask = clock_s - last_seen_s_N.astype(np.int64) >= limit_N
+    return is_old_N & (limit_N > 0)
 
 
 def core_expiry(expiry: Expiry) -> tuple[int, int, Times]:

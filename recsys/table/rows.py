@@ -17,8 +17,8 @@ from recsys.table.table import Floats, Offsets, TableRows
 _LONG_BAG = 64
 
 
-def rows_at(rows: TableRows, at_N: NDArray[Any]) -> TableRows:
-    """The rows at some positions, or where a mask is true, in that order."""
+def rows_at(rows: TableRows, at_N: NDArray[Any] | slice) -> TableRows:
+    """The rows at some positions, of a slice, or where a mask is true, in that order."""
     return TableRows(
         keys_N=rows.keys_N[at_N],
         weights_ND=rows.weights_ND[at_N],

@@ -14,11 +14,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from recsys.errors import ConfigError
+from recsys.hashing import mix64
 from recsys.table import codecs, optimizers, schedules
 from recsys.table.admission import Admission, AdmitAll, Occurrence, Probabilistic
 from recsys.table.clipping import CLIPS, Clip
 from recsys.table.codecs import FP32, Codec
-from recsys.table.initializers import Constant, Initializer, Uniform, Zeros, mix64
+from recsys.table.initializers import Constant, Initializer, Uniform, Zeros
 from recsys.table.optimizers import Optimizer
 from recsys.table.retention import LFU, LRU, Capacity, DistanceLFU, Expiry
 

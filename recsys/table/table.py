@@ -48,16 +48,6 @@ class TableRows:
         check_array("last_seen_s_N", self.last_seen_s_N, np.uint32, (n,))
         check_array("count_N", self.count_N, np.uint32, (n,))
 
-    def first(self, n: int) -> TableRows:
-        """The first ``n`` rows; the arrays are views."""
-        return TableRows(
-            keys_N=self.keys_N[:n],
-            weights_ND=self.weights_ND[:n],
-            state_NS=self.state_NS[:n],
-            last_seen_s_N=self.last_seen_s_N[:n],
-            count_N=self.count_N[:n],
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bags:

@@ -21,13 +21,12 @@ from dataclasses import replace
 import numpy as np
 
 from recsys.errors import ConfigError
-from recsys.keys import VALUE_BITS
 from recsys.table.cold_store import ColdStore
 from recsys.table.ledger import COUNTERS
 from recsys.table.noted_keys import NotedKeys
 from recsys.table.placement import shares
 from recsys.table.refusals import missing_row
-from recsys.table.retention import core_expiry
+from recsys.table.retention import are_expired
 from recsys.table.rows import joined_rows, pooled, rows_at
 from recsys.table.spec import TableSpec
 from recsys.table.table import (
@@ -39,7 +38,6 @@ from recsys.table.table import (
     Ledger,
     Mask,
     RowNumbers,
-    Seconds,
     TableCounters,
     TableMemory,
     TableRows,
@@ -339,19 +337,11 @@ class TieredTable:
                 break
             rows, self._cold_cursor = self._cold.scan(self._cold_cursor, n_rows)
             n_rows -= len(rows.keys_N)
-            gone_N = rows.keys_N[self._is_expired(rows.keys_N, rows.last_seen_s_N)]
+            gone_N = rows.keys_N[are_expired(self.spec.expiry, rows.keys_N, rows.last_seen_s_N, self.clock_s)]
             self._drop_cold(gone_N)
             gone += len(gone_N)
         self._expired_cold += gone
         return gone
-
-    def _is_expired(self, keys_R: Keys, last_seen_s_R: Seconds) -> Mask:
-        max_idle_s, _, by_feature = core_expiry(self.spec.expiry)
-        limit_R = np.full(len(keys_R), max_idle_s, dtype=np.int64)
-        if len(by_feature):
-            limit_R = by_feature[keys_R >> np.uint64(VALUE_BITS)].astype(np.int64)
-        is_old_R: Mask = self.clock_s - last_seen_s_R.astype(np.int64) >= limit_R
-        return is_old_R & (limit_R > 0)
 
     def _drop_cold(self, keys_N: Keys) -> None:
         self._cold.delete(keys_N)

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, SnapshotError
+from recsys.hashing import mix64
 from recsys.table.admission import AdmissionFilter, AdmitAll, Occurrence, Probabilistic, core_rule
-from recsys.table.initializers import mix64
 
 KEYS = st.integers(0, 2**64 - 1)
 SIGHTINGS = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 4)), max_size=120)

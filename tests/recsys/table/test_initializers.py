@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.errors import ConfigError
-from recsys.table.initializers import Constant, Uniform, Zeros, initial_weights, mix64
+from recsys.hashing import mix64, mix64_each
+from recsys.table.initializers import Constant, Uniform, Zeros, initial_weights
 
 
 def test_the_mixer_gives_the_published_splitmix64_sequence():
@@ -53,3 +56,8 @@ def test_a_range_that_cannot_be_is_refused(low, high):
 def test_a_constant_beyond_float32_is_refused():
     with pytest.raises(ConfigError, match="value must be finite"):
         Constant(value=1e39)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
+def test_each_element_of_an_array_is_mixed_as_one_number_is(numbers):
+    assert mix64_each(np.array(numbers, np.uint64)).tolist() == [mix64(x) for x in numbers]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, ShapeError
-from recsys.table.initializers import mix64
+from recsys.hashing import mix64
 from recsys.table.retention import (
     LFU,
     LRU,

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from recsys.checks.table_checks import Check, table_checks
 from recsys.errors import ConfigError, GradientError, SnapshotError
+from recsys.hashing import mix64
 from recsys.table.admission import Occurrence
-from recsys.table.initializers import Uniform, mix64
+from recsys.table.initializers import Uniform
 from recsys.table.native import NativeTable
 from recsys.table.optimizers import Adagrad
 from recsys.table.placement import shard_of, shares
