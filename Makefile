@@ -17,7 +17,7 @@ PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
 DEPS := $(VENV)/.dependencies
 BUILT := $(VENV)/.built
 
-.PHONY: FORCE help setup lock proto proto-fresh lint format type test native bench check check-rest demo clean
+.PHONY: FORCE help setup lock proto proto-fresh lint format type test faults native bench check check-rest demo clean
 
 help: ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ type: setup ## mypy --strict
 
 test: setup ## the whole test suite
 	$(BIN)/pytest -q
+
+faults: setup ## the long fault tests: kills, outages, full disks (about half an hour)
+	$(BIN)/pytest -q -m faults --timeout 1800
 
 native: setup ## C++ tests: plain, under AddressSanitizer and under ThreadSanitizer
 	@for sanitizer in none address thread; do \

@@ -1,10 +1,12 @@
-"""Time the joiner, wire included, and print one JSON document.
+"""Time the join, wire included, and print one JSON document.
 
     python benchmarks/bench_joiner.py [--quick]
 
-Figures are items shown per second of the joiner process's CPU, with 16 features an item, three items
-in ten answered, and examples leaving at once. "memory" is without a broker, "broker" with the
-embedded one (the client's threads count, the broker's process does not).
+Figures are items shown per second of one process's CPU (background threads of the store included), from
+encoded messages to encoded example batches, with 16 features an item and three items in ten answered.
+"memory": the state stays in the cache. "spilled": most requests lie on disk only, and have to be read
+from there when their feedback comes and again when their wait ends; "share" is the share of them that lay
+there when the state was committed, which was once a second.
 """
 
 from __future__ import annotations
@@ -14,131 +16,161 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from document import Figure, print_document
 
-from infra.broker import EmbeddedBroker
 from recsys.features import RaggedKeys
 from recsys.interactions import Feedback, Impression
-from streaming.events import encode_feedback, encode_impression
-from streaming.joiner import JoinerConfig, JoinWorker
-from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource, create_topics
-from streaming.label_join import JoinConfig, LabelRule
-from streaming.memory_log import MemoryLog
-from streaming.sink import EventSink
-from streaming.source import EventSource
-from streaming.topics import ALL_TOPICS, EXAMPLES, FEEDBACK, IMPRESSIONS
+from streaming.events import decode_feedback, decode_shown, encode_feedback, encode_impression
+from streaming.example_wire import ExampleMessage, encode_examples, no_examples
+from streaming.join_rules import JoinConfig, JoinRules, LabelRule
+from streaming.label_join import LabelJoin
+from streaming.shown import assemble
+from streaming.spill import RocksStore
+from streaming.topics import FEEDBACK, IMPRESSIONS
 
 SEED = 0
 N_FEATURES = 16
 ANSWERED = 0.3
-BARS = {1: 20_000, 10: 60_000}
-INPUTS = [(IMPRESSIONS, 0), (FEEDBACK, 0)]
+BATCH_ROWS = 512
+FEEDBACK_AFTER = 0.5
+"""Share of the wait after which feedback comes."""
+
+
+class Load(NamedTuple):
+    """One way to run the join."""
+
+    name: str
+    items_each: int
+    n_items: int
+    waiting: int
+    """Requests that wait at a time: the wait, at a millisecond of event time each."""
+    cached: int
+    """Of them, those that the cache holds."""
+    bar: int
+
+
+def loads(*, is_quick: bool) -> tuple[Load, ...]:
+    """What is timed; the quick form of the spilled one commits more often, to have as much on disk."""
+    scale = 1 if is_quick else 4
+    return (
+        Load("join_10_items_each_memory", 10, 100_000 * scale, 5_000, 10**6, 60_000),
+        Load("join_1_items_each_memory", 1, 50_000 * scale, 5_000, 10**6, 20_000),
+        Load("join_10_items_each_spilled", 10, 300_000 * scale, 15_000 * scale, 300 * scale, 20_000),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="20,000 items instead of 200,000")
-    n_items = 20_000 if parser.parse_args().quick else 200_000
+    parser.add_argument("--quick", action="store_true", help="a quarter of the items")
     figures = []
-    for items_each, bar in BARS.items():
-        for log_name, rate in (
-            ("memory", memory_rate(items_each, n_items)),
-            ("broker", broker_rate(items_each, n_items)),
-        ):
-            figures.append(
-                Figure(
-                    name=f"join_{items_each}_items_each_{log_name}",
-                    value=round(rate),
-                    unit="items/s",
-                    bar=f">= {bar}" if log_name == "broker" else None,
-                    holds=rate >= bar if log_name == "broker" else None,
-                    low=None,
-                    high=None,
-                )
-            )
+    for load in loads(is_quick=parser.parse_args().quick):
+        rate, spilled = measure(load)
+        holds = rate >= load.bar
+        figures.append(_figure(load.name, round(rate), "items/s", bar=f">= {load.bar}", holds=holds))
+        if spilled:
+            figures.append(_figure(f"{load.name}_share", round(spilled, 3), "ratio", bar=None, holds=None))
     print_document("joiner", figures, seeds=[SEED])
 
 
-def memory_rate(items_each: int, n_items: int) -> float:
-    """Items a second over a log in memory."""
-    log = MemoryLog()
-    fill(log, items_each, n_items)
-    return rate(log.source(INPUTS), log, log.source([(EXAMPLES, 0)]), n_items)
+def measure(load: Load) -> tuple[float, float]:
+    """Items joined per second of CPU, commits once a second included; share of requests on disk only."""
+    wait_ms = load.waiting
+    config = JoinConfig(
+        rules=JoinRules(labels=(LabelRule(kind="click", wait_ms=wait_ms),)),
+        allowed_disorder_ms=100,
+        cache_horizon_ms=load.cached,
+    )
+    messages = list(events(load.items_each, load.n_items, feedback_after_ms=round(FEEDBACK_AFTER * wait_ms)))
+    shares: list[float] = []
+    n_sent = 0
+    warm_up()
+    with tempfile.TemporaryDirectory() as folder:
+        join = LabelJoin(config, [(IMPRESSIONS, 0), (FEEDBACK, 0)], RocksStore(Path(folder)))
+        started_s = committed_s = time.process_time()
+        for number, (topic, value) in enumerate(messages):
+            if topic == IMPRESSIONS:
+                join.add_shown((IMPRESSIONS, 0), decode_shown(value), received_at_ms=1 << 40)
+            else:
+                join.add_feedback((FEEDBACK, 0), decode_feedback(value), received_at_ms=1 << 40)
+            if number % 128:
+                continue
+            n_sent += send(join)
+            if time.process_time() - committed_s > 1.0 or join.wants_commit:
+                join.commit(b"marks")
+                n_windows = join.windows_on_disk + join.windows_in_memory
+                if n_windows > 0.9 * load.waiting:
+                    shares.append(join.windows_on_disk / n_windows)
+                committed_s = time.process_time()
+        n_sent += send(join)
+        join.commit(b"marks")
+        spent_s = time.process_time() - started_s
+        join.close()
+    if n_sent != load.n_items:
+        raise SystemExit(f"{n_sent} rows of {load.n_items} items: the benchmark does not measure the join")
+    return load.n_items / spent_s, float(np.mean(shares or [0.0]))
 
 
-def broker_rate(items_each: int, n_items: int) -> float:
-    """Items a second over the embedded broker."""
-    with EmbeddedBroker() as broker:
-        create_topics(broker.bootstrap, dict.fromkeys(ALL_TOPICS, 1))
-        config = KafkaConfig(bootstrap=broker.bootstrap)
-        sink = KafkaSink(config)
-        fill(sink, items_each, n_items)
-        source, output = KafkaSource(config, INPUTS), KafkaSource(config, [(EXAMPLES, 0)])
-        answer = rate(source, sink, output, n_items)
-        for client in (source, output, sink):
-            client.close()
-    return answer
+def warm_up() -> None:
+    """Arrow imports pandas at the first batch."""
+    encode_examples(ExampleMessage(batch=no_examples(), sequence=0))
 
 
-def fill(sink: EventSink, items_each: int, n_items: int) -> None:
-    """Publish the events, a millisecond of event time apart."""
-    for topic, value in events(items_each, n_items):
-        sink.publish(topic, b"request-key", value, partition=0)
-    sink.flush()
+def send(join: LabelJoin) -> int:
+    """Encode what was made, in batches; how many rows."""
+    rows = join.take()
+    for start in range(0, len(rows), BATCH_ROWS):
+        batch = assemble(rows[start : start + BATCH_ROWS], ("click",))
+        encode_examples(ExampleMessage(batch=batch, sequence=0))
+    return len(rows)
 
 
-def events(items_each: int, n_items: int) -> Iterator[tuple[str, bytes]]:
-    """Impressions, feedback a little later, and heartbeats that close every window."""
+def events(items_each: int, n_items: int, *, feedback_after_ms: int) -> Iterator[tuple[str, bytes]]:
+    """Impressions a millisecond apart, feedback later, and heartbeats that close every window."""
     random = np.random.default_rng(SEED)
     keys = RaggedKeys(
         random.integers(0, 2**63, items_each * N_FEATURES).astype(np.uint64),
         np.ones((items_each, N_FEATURES), np.uint8),
     )
-    ones_K = np.ones(items_each, np.float32)
-    items_K = np.arange(items_each, dtype=np.uint64)
-    for request in range(n_items // items_each):
-        yield (
-            IMPRESSIONS,
-            encode_impression(impression(f"request-{request:016d}", request, items_K, ones_K, keys)),
-        )
-        for item in np.flatnonzero(random.random(items_each) < ANSWERED).tolist():
-            yield FEEDBACK, encode_feedback(feedback(f"request-{request:016d}", request + 20, item, "click"))
-    yield (
-        IMPRESSIONS,
-        encode_impression(
-            impression("", 10**9, items_K[:0], ones_K[:0], RaggedKeys(keys.keys_T[:0], keys.lengths_NF[:0]))
-        ),
-    )
-    yield FEEDBACK, encode_feedback(feedback("", 10**9, 0, ""))
+    n_requests = n_items // items_each
+    is_answered = random.random((n_requests, items_each)) < ANSWERED
+    for time_ms in range(n_requests + feedback_after_ms):
+        if time_ms < n_requests:
+            yield IMPRESSIONS, encode_impression(impression(time_ms, keys))
+        if time_ms >= feedback_after_ms:
+            for item in np.flatnonzero(is_answered[time_ms - feedback_after_ms]).tolist():
+                yield FEEDBACK, encode_feedback(feedback(time_ms - feedback_after_ms, time_ms, item, "click"))
+    no_keys = RaggedKeys(keys.keys_T[:0], keys.lengths_NF[:0])
+    yield IMPRESSIONS, encode_impression(impression(10**9, no_keys))
+    yield FEEDBACK, encode_feedback(feedback(0, 10**9, 0, ""))
 
 
-def impression(
-    request_id: str, time_ms: int, items_K: np.ndarray, ones_K: np.ndarray, keys: RaggedKeys
-) -> Impression:
-    """One impression of these items."""
+def impression(time_ms: int, keys: RaggedKeys) -> Impression:
+    """The request of this time, with one item for each row of keys."""
+    ones_K = np.ones(len(keys), np.float32)
     return Impression(
-        request_id=request_id,
+        request_id=f"request-{time_ms:016d}",
         user_id=time_ms,
         event_time_ms=time_ms,
         domain="home",
         policy="greedy",
         model_version="ranker.1",
         schema_fingerprint=1,
-        item_ids_K=items_K,
+        item_ids_K=np.arange(len(keys), dtype=np.uint64),
         scores_K=ones_K,
         propensities_K=ones_K,
         keys=keys,
     )
 
 
-def feedback(request_id: str, time_ms: int, item: int, kind: str) -> Feedback:
+def feedback(request: int, time_ms: int, item: int, kind: str) -> Feedback:
     """One feedback, with an id of its own."""
     return Feedback(
-        event_id=time_ms * 64 + item,
-        request_id=request_id,
-        user_id=time_ms,
+        event_id=request * 64 + item,
+        request_id=f"request-{request:016d}",
+        user_id=request,
         item_id=item,
         kind=kind,
         value=1.0,
@@ -146,18 +178,8 @@ def feedback(request_id: str, time_ms: int, item: int, kind: str) -> Feedback:
     )
 
 
-def rate(source: EventSource, sink: EventSink, output: EventSource, n_items: int) -> float:
-    """Items joined per second of CPU, until every item has left."""
-    join = JoinConfig(label=LabelRule(kind="click"), wait_window_ms=5_000, allowed_disorder_ms=100)
-    with tempfile.TemporaryDirectory() as folder:
-        config = JoinerConfig(join=join, progress_path=Path(folder) / "progress.json")
-        worker = JoinWorker(source, sink, output, config, clock_ms=lambda: time.time_ns() // 10**6)
-        worker.recover()
-        started_s = time.process_time()
-        while worker.counters.positives + worker.counters.negatives < n_items:
-            worker.run_round()
-        sink.flush()
-        return n_items / (time.process_time() - started_s)
+def _figure(name: str, value: float, unit: str, *, bar: str | None, holds: bool | None) -> Figure:
+    return Figure(name=name, value=value, unit=unit, bar=bar, holds=holds, low=None, high=None)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def teach(learner: RankingLearner, random: np.random.Generator, n: int, size: in
 
 
 def replica_of(learner: RankingLearner) -> Replica:
-    zeros = "incarnation table_sequence dense_sequence delta_position as_of_ms examples source_sequence"
-    named = {"model": RECIPE.name, "recipe": RECIPE.name, "source_offsets": {}}
+    zeros = "incarnation table_sequence dense_sequence delta_position as_of_ms examples"
+    named = {"model": RECIPE.name, "recipe": RECIPE.name, "source_offsets": {}, "marks": {}}
     fingerprint = {"schema_fingerprint": RECIPE.schema.fingerprint}
     manifest = Manifest.model_validate({**dict.fromkeys(zeros.split(), 0), **named, **fingerprint})
     replica = Replica(partial(make_scorer, RECIPE), RECIPE.schema.fingerprint)

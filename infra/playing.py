@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from recsys.errors import ConfigError
 from recsys.features import RaggedKeys
 from recsys.interactions import Feedback, Impression
-from streaming.events import encode_feedback, encode_impression, feedback_at, impression_at
+from streaming.events import (
+    encode_feedback,
+    encode_impression,
+    feedback_at,
+    feedback_of,
+    impression_at,
+    impression_of,
+)
 from streaming.sink import EventSink
 from streaming.topics import FEEDBACK, IMPRESSIONS
 
@@ -69,6 +76,21 @@ def encoded(
         )
 
 
+def repeated(requests: Sequence[Request], rounds: int) -> Iterator[Request]:
+    """The requests over and over; from the second round on under ids of their own, so that they are new."""
+    yield from requests
+    for number in range(1, rounds):
+        for request in requests:
+            request_id = f"{request.request_id}/{number}"
+            yield Request(
+                request_id,
+                request.key,
+                request.rows,
+                impression_of(request.impression, request_id),
+                tuple(feedback_of(one, request_id) for one in request.feedback),
+            )
+
+
 class Player:
     """Sends requests in the order of the log. One caller."""
 
@@ -121,7 +143,7 @@ class Player:
         self._due.extend((due_ms, request.key, feedback) for feedback in request.feedback)
         self.rows += request.rows
         # A message that the log holds twice is learned from once.
-        if request.request_id not in self._seen:
+        if self._config.max_in_flight and request.request_id not in self._seen:
             self._seen.add(request.request_id)
             self._n_unique += request.rows
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from recsys.errors import ConfigError
 
@@ -19,10 +20,31 @@ class Settings(BaseModel):
 
     kafka_bootstrap: str = "127.0.0.1:9092"
     """host:port of a Kafka-protocol broker."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """SSL encrypts, SASL_ asks for a name and a password."""
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    """How the password is proven; SASL_ only."""
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    """Never printed."""
+    kafka_ca_file: Path | None = None
+    """PEM file of the authority that signed the broker's certificate; None: those of the system."""
+    kafka_cert_file: Path | None = None
+    """PEM file of this client's own certificate, where the broker asks for one."""
+    kafka_key_file: Path | None = None
+    """PEM file of the key to it."""
+    kafka_check_hostname: bool = True
+    """Refuse a broker whose certificate names another host."""
+    kafka_client_id: str = "headrace"
+    """What the broker's logs and quotas call these processes."""
+    kafka_compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
+    """Of records on their way to the broker."""
     cache_dir: Path = Field(default_factory=lambda: Path.home() / ".cache" / "headrace")
     """Where downloaded data sets are kept."""
     state_dir: Path = Path("build/state")
     """Snapshots, joiner progress, registry: what a restart needs."""
+    snapshot_url: str = ""
+    """fsspec URL under which each recipe's snapshots are mirrored; empty: nowhere."""
     mlflow_uri: str = ""
     """MLflow tracking and registry; empty: SQLite in the state folder."""
     data_dir: Path | None = None

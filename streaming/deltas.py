@@ -3,7 +3,7 @@
 The rules of the wire stand in streaming/proto/delta.proto. The checksum is the last field written,
 so it covers the bytes before it exactly as they travelled, fields of a newer writer included.
 
-Axes: N rows of one delta, D floats of a row.
+Axes: N rows of one delta, B bytes of a packed row.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from recsys.errors import ShapeError
-from streaming.errors import DamagedDelta
+from streaming.errors import DamagedDelta, OffsetLost
 from streaming.proto import delta_pb2
+from streaming.row_codecs import CodecName
 from streaming.sink import EventSink
 from streaming.source import EventSource
 from streaming.topics import DELTAS
 
 Keys = NDArray[np.uint64]
-Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
+# Names are ours and numbers are the wire's, so neither moves with the other.
+_CODEC_NUMBERS: dict[CodecName, delta_pb2.Codec] = {
+    "fp32": delta_pb2.CODEC_FP32,
+    "fp16": delta_pb2.CODEC_FP16,
+    "int8_row": delta_pb2.CODEC_INT8_ROW,
+}
+_CODEC_NAMES = {number: name for name, number in _CODEC_NUMBERS.items()}
 _CHECKSUM_TAG = bytes([delta_pb2.Delta.CRC32C_FIELD_NUMBER << 3 | 5])
 _CHECKSUM_BYTES = 5
 
@@ -46,19 +54,23 @@ class TableDelta:
     base_sequence: int
     """What a receiver must have applied before; ``sequence - 1`` or lower."""
     as_of_ms: int
-    """Event time of the newest example folded in."""
+    """Event time of the newest example folded in; 0 where more of the same seal follows."""
     sealed_at_ms: int
-    """Wall clock of the sender."""
+    """Wall clock of the sender; 0 where more of the same seal follows."""
     updated_keys: Keys
-    rows: Floats
-    """(N, D), in the order of ``updated_keys``."""
+    rows: Bytes
+    """(N, B), in the order of ``updated_keys``, packed by ``codec`` as streaming.row_codecs says."""
     expired_keys: Keys
+    codec: CodecName = "fp32"
+    dense_sequence: int = 0
+    """Newest DenseDelta that surely came before this; a receiver without it has lost one."""
 
     def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or len(self.rows) != len(self.updated_keys):
+        rows = self.rows
+        if rows.ndim != 2 or len(rows) != len(self.updated_keys) or rows.dtype != np.uint8:
             raise ShapeError(
-                f"table {self.table!r} delta {self.sequence}: want one row per key; got "
-                f"{self.rows.shape} for {len(self.updated_keys)} keys"
+                f"table {self.table!r} delta {self.sequence}: want one packed row per key; got "
+                f"{rows.dtype} {rows.shape} for {len(self.updated_keys)} keys"
             )
 
 
@@ -107,10 +119,11 @@ def _table_message(delta: TableDelta) -> delta_pb2.TableDelta:
         base_sequence=delta.base_sequence,
         as_of_ms=delta.as_of_ms,
         sealed_at_ms=delta.sealed_at_ms,
-        codec=delta_pb2.CODEC_FP32,
+        codec=_CODEC_NUMBERS[delta.codec],
         updated_keys=delta.updated_keys.astype("<u8", copy=False).tobytes(),
-        rows=delta.rows.astype("<f4", copy=False).tobytes(),
+        rows=delta.rows.tobytes(),
         expired_keys=delta.expired_keys.astype("<u8", copy=False).tobytes(),
+        dense_sequence=delta.dense_sequence,
     )
 
 
@@ -130,10 +143,14 @@ def decode_delta(value: bytes) -> TableDelta | DenseDelta:
 
 
 def _read_table(message: delta_pb2.TableDelta) -> TableDelta:
-    if message.codec != delta_pb2.CODEC_FP32:
-        raise DamagedDelta(f"table {message.table!r} delta {message.sequence}: unknown codec {message.codec}")
+    codec = _CODEC_NAMES.get(message.codec)
+    if codec is None:
+        raise DamagedDelta(
+            f"table {message.table!r} shard {message.shard}: delta {message.sequence} has codec "
+            f"{message.codec}, want one of {sorted(_CODEC_NAMES)}; load a snapshot"
+        )
     updated_keys = np.frombuffer(message.updated_keys, "<u8")
-    rows = np.frombuffer(message.rows, "<f4")
+    rows = np.frombuffer(message.rows, np.uint8)
     return TableDelta(
         model=message.model,
         table=message.table,
@@ -147,6 +164,8 @@ def _read_table(message: delta_pb2.TableDelta) -> TableDelta:
         updated_keys=updated_keys,
         rows=rows.reshape(len(updated_keys), -1) if len(updated_keys) else rows.reshape(0, 0),
         expired_keys=np.frombuffer(message.expired_keys, "<u8"),
+        codec=codec,
+        dense_sequence=message.dense_sequence,
     )
 
 
@@ -198,3 +217,14 @@ class DeltaSubscriber:
         those that were polled with it are lost too, so a receiver then needs a snapshot."""
         records = self._source.poll(max_records=64, timeout_s=timeout_s)
         return [decode_delta(record.value) for record in records]
+
+    def check(self) -> None:
+        """Return where the log is in reach and holds all that was read.
+
+        Raises SourceUnavailable where it is out of reach, and OffsetLost where it ends before what was
+        read: a broker that lost its log then sends nothing rather than an error.
+        """
+        at = (DELTAS, self._partition)
+        position, end = self._source.positions()[at], self._source.end_offsets()[at]
+        if position > end:
+            raise OffsetLost(f"{at}: read up to {position}, but the log ends at {end}; load a snapshot")

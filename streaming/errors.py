@@ -2,10 +2,12 @@
 
 StreamingError (a RecsysError)
 ├── WireError           bytes that are no message of this wire
-│   └── DamagedDelta    a delta whose checksum or layout is wrong; nothing of it was used
+│   ├── DamagedDelta    a delta whose checksum or layout is wrong; nothing of it was used
+│   └── EventRejected   an event that cannot have happened when it says
 ├── SourceUnavailable   the log cannot be read now
 │   └── OffsetLost      the log no longer holds the offset that was asked for
 ├── SinkUnavailable     what was published may not have arrived
+├── StateUnavailable    the joiner's state cannot be read or written; its last commit stands
 └── DamagedLog          a recorded log that is not what was written
 """
 
@@ -24,6 +26,10 @@ class DamagedDelta(WireError):
     """A delta's checksum or layout is wrong; nothing of it was used."""
 
 
+class EventRejected(WireError):
+    """An event is dated too far ahead of its arrival; nothing of it was used."""
+
+
 class SourceUnavailable(StreamingError):
     """The log cannot be read now; positions are as they were."""
 
@@ -34,6 +40,10 @@ class OffsetLost(SourceUnavailable):
 
 class SinkUnavailable(StreamingError):
     """Something published since the last flush may not have arrived."""
+
+
+class StateUnavailable(StreamingError):
+    """The joiner's state cannot be read or written; open it again and go on from its last commit."""
 
 
 class DamagedLog(StreamingError):

@@ -19,6 +19,7 @@ from streaming.errors import WireError
 from streaming.proto import event_pb2
 from streaming.shown import Shown
 from streaming.source import Record
+from streaming.statements import request_hash
 
 
 def encode_impression(impression: Impression) -> bytes:
@@ -88,6 +89,7 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
         message.user_id,
         message.event_time_ms,
         message.domain,
+        message.model_version,
         message.schema_fingerprint,
         item_ids,
         scores or (float("nan"),) * n_items,
@@ -95,6 +97,8 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
         keys,
         lengths,
         _key_ends(lengths, n_items, n_features),
+        request_hash(message.request_id),
+        value,
     )
     if len(lengths) not in (0, n_items * n_features) or len(keys) != (shown.key_ends[-1] if n_items else 0):
         raise WireError(
@@ -158,6 +162,16 @@ def feedback_at(value: bytes, event_time_ms: int) -> bytes:
     return value + event_pb2.Feedback(event_time_ms=event_time_ms).SerializeToString()
 
 
+def impression_of(value: bytes, request_id: str) -> bytes:
+    """The bytes of an Impression of another request."""
+    return value + event_pb2.Impression(request_id=request_id).SerializeToString()
+
+
+def feedback_of(value: bytes, request_id: str) -> bytes:
+    """The bytes of a Feedback on another request."""
+    return value + event_pb2.Feedback(request_id=request_id).SerializeToString()
+
+
 def encode_dead_letter(record: Record, reason: str, *, rejected_at_ms: int) -> bytes:
     """Bytes of one DeadLetter message around a record that could not be read."""
     return event_pb2.DeadLetter(
@@ -167,14 +181,34 @@ def encode_dead_letter(record: Record, reason: str, *, rejected_at_ms: int) -> b
         reason=reason,
         payload=record.value,
         rejected_at_ms=rejected_at_ms,
+        key=record.key,
     ).SerializeToString()
 
 
 def decode_dead_letter(value: bytes) -> tuple[Record, str, int]:
-    """(record as it came, without its key; reason; wall clock of its rejection in ms)."""
+    """(record as it came; reason; wall clock of its rejection in ms). Raises WireError."""
+    message = _parse_dead_letter(value)
+    record = Record(message.topic, message.partition, message.offset, message.key, message.payload)
+    return record, message.reason, message.rejected_at_ms
+
+
+def encode_replay_mark(record: Record, *, replayed_at_ms: int) -> bytes:
+    """Bytes of a DeadLetter message that only says that ``record`` was sent again."""
+    return event_pb2.DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        replayed_at_ms=replayed_at_ms,
+    ).SerializeToString()
+
+
+def is_replay_mark(value: bytes) -> bool:
+    """Whether a DeadLetter message holds no message but such a mark. Raises WireError."""
+    return _parse_dead_letter(value).replayed_at_ms != 0
+
+
+def _parse_dead_letter(value: bytes) -> event_pb2.DeadLetter:
     try:
-        message = event_pb2.DeadLetter.FromString(value)
+        return event_pb2.DeadLetter.FromString(value)
     except DecodeError as error:
         raise WireError(f"no DeadLetter in {len(value)} bytes: {error}") from error
-    record = Record(message.topic, message.partition, message.offset, b"", message.payload)
-    return record, message.reason, message.rejected_at_ms

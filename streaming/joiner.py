@@ -1,75 +1,86 @@
-"""The joiner's process: log in, label_join, example batches out.
+"""The joiner's process: logs in, joins of several partitions, example batches out.
 
-Every example leaves exactly once without transactions and without saved windows. The progress file
-names input positions before which nothing is needed any more, and where the output stood when they
-were read. A restart reads on from there with the watermark as of the file, so windows that had
-closed stay closed; it reads the ids of the examples that are already in the output and holds just
-those back. Two exceptions, both by design: dead letters may repeat, and an event later than the
-allowed disorder may be judged late in one life and in time in the next.
+It runs until it is stopped. While the broker is out of reach, or the state's disk is full, it waits and then
+goes on from what was last committed, as after a crash: nothing is lost and nothing leaves twice.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from typing import Literal, Protocol
 
 from recsys.errors import ConfigError
-from streaming.errors import SourceUnavailable, WireError
-from streaming.events import (
-    decode_feedback,
-    decode_shown,
-    encode_dead_letter,
-)
-from streaming.example_wire import ExampleMessage, decode_examples, encode_examples
-from streaming.label_join import JoinConfig, JoinCounters, LabelJoin
-from streaming.progress import Progress, read_progress, write_progress
-from streaming.shown import Joined, assemble
+from streaming.errors import OffsetLost, SinkUnavailable, SourceUnavailable, StateUnavailable
+from streaming.inputs import Assignment, InputSource
+from streaming.label_join import JoinCounters, LabelJoin
+from streaming.partition_joiner import BatchConfig, PartitionJoiner
 from streaming.sink import EventSink
-from streaming.source import EventSource, Partition, Record
-from streaming.topics import DEAD_LETTER, EXAMPLES, FEEDBACK, IMPRESSIONS
+from streaming.source import EventSource, Partition
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinerConfig:
-    """One joiner's process around its join."""
+    """One joiner's process around its joins."""
 
-    join: JoinConfig
-    progress_path: Path
-    """Kept across restarts, one per output partition."""
-    output_partition: int = 0
-    """Of the example topic; one joiner writes to it."""
-    batch_rows: int = 512
-    """Most examples of one message; > 0."""
-    linger_ms: int = 20
-    """How long an example waits for others to travel with."""
+    batches: BatchConfig = field(default_factory=BatchConfig)
     poll_records: int = 2000
     """Most records of one poll; > 0."""
+    poll_timeout_s: float = 0.02
+    """How long a poll waits for the first record; bounds how late a due batch can be."""
     tick_period_ms: int = 250
-    """How often silence is turned into event time, and the lag read."""
-    progress_period_ms: int = 1000
-    """How often the progress file is written; a restart repeats that much more."""
+    """How often silence is turned into event time, and progress told; > 0."""
+    commit_period_ms: int = 1000
+    """How often the state is committed; a restart repeats that much more; > 0."""
+    longest_wait_s: float = 5.0
+    """Between two attempts to reach a broker that is away; > 0."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_rows", "poll_records", "tick_period_ms", "progress_period_ms"):
-            if getattr(self, name) < 1:
+        for name in ("poll_records", "tick_period_ms", "commit_period_ms", "longest_wait_s"):
+            if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """A cut through the inputs: so many events had been read, from here, with the output there."""
+JoinStatus = Literal["starting", "joining", "broker_away", "state_unavailable"]
 
-    arrivals: int
-    positions: dict[Partition, int]
-    output_offset: int
-    is_news: bool
-    """Nothing that comes after it can have been in the output before this process began."""
+
+@dataclass(slots=True, kw_only=True)
+class JoinProgress:
+    """How far a joiner has come; counts since the process began, over all partitions that it had."""
+
+    status: JoinStatus = "starting"
+    counters: JoinCounters = field(default_factory=JoinCounters)
+    partitions: list[int] = field(default_factory=list)
+    """Those that it joins now."""
+    lag_records: int = 0
+    """Input records that it has not read."""
+    watermark_ms: int | None = None
+    """Of the slowest partition; None while it is not known."""
+    windows_in_memory: int = 0
+    windows_on_disk: int = 0
+
+
+class Connections(Protocol):
+    """A joiner's connections to one broker; new ones are made after a failure."""
+
+    @property
+    def source(self) -> InputSource:
+        """What is joined."""
+
+    @property
+    def sink(self) -> EventSink:
+        """Where examples and dead letters go."""
+
+    def open_output(self, at: Partition) -> AbstractContextManager[EventSource]:
+        """A cursor at the oldest record of an output partition, for as long as the context lasts."""
+
+    def close(self) -> None:
+        """Give them back; must not raise, and must not wait long for a broker that is away."""
 
 
 class JoinWorker:
@@ -77,178 +88,141 @@ class JoinWorker:
 
     def __init__(
         self,
-        source: EventSource,
-        sink: EventSink,
-        output: EventSource,
+        connect: Callable[[Assignment], Connections],
+        make_join: Callable[[int], LabelJoin],
         config: JoinerConfig,
         *,
         clock_ms: Callable[[], int],
-        on_progress: Callable[[JoinCounters, int], None] = lambda counters, lag: None,
+        on_progress: Callable[[JoinProgress], None] = lambda progress: None,
     ) -> None:
-        """``output`` reads the example partition that ``sink`` writes. ``on_progress`` is told the
-        counters and the lag in records, each tick, from the worker's own thread."""
-        self._source, self._sink, self._output = source, sink, output
-        self._config, self._clock_ms, self._on_progress = config, clock_ms, on_progress
-        self._join = LabelJoin(config.join, list(source.positions()))
-        self._pending: list[Joined] = []
-        self._heard: set[Partition] = set()
-        self._emitted: set[int] = set()
-        self._horizon: dict[Partition, int] = {}
-        self._marks: deque[_Mark] = deque()
-        self._recovered_offset = self._output_end = self._sequence = 0
-        self._stopping = False
-        self._pending_since_ms = self._ticked_ms = self._saved_ms = clock_ms()
+        """``make_join`` opens the state of an input partition, which nobody else has open.
 
-    @property
-    def counters(self) -> JoinCounters:
-        """What became of everything that was read."""
-        return self._join.counters
+        ``on_progress`` is told each tick, from the worker's own thread.
+        """
+        self._connect, self._make_join = connect, make_join
+        self._config, self._clock_ms, self._on_progress = config, clock_ms, on_progress
+        self._connections: Connections | None = None
+        self._joiners: dict[int, PartitionJoiner] = {}
+        self._heard: set[Partition] = set()
+        self._counted = JoinCounters()
+        self._stopping = threading.Event()
+        self._ticked_ms = self._saved_ms = clock_ms()
+        self.progress = JoinProgress()
 
     def stop(self) -> None:
-        """End after the round in hand; open windows are joined again after a restart."""
-        self._stopping = True
+        """End after the round in hand; open windows are part of what is committed."""
+        self._stopping.set()
 
     def run(self) -> None:
-        """Recover, then join until ``stop``. Raises SinkUnavailable: start again, nothing is lost."""
-        self.recover()
-        while not self._stopping:
-            self.run_round()
-        self._save()
-
-    def recover(self) -> None:
-        """Go on where the progress file says, with what is in the output already held back."""
-        progress = read_progress(self._config.progress_path)
-        # What was in the inputs by now may have been joined by an earlier process.
-        self._horizon = self._source.end_offsets()
-        if progress is not None:
-            self._source.seek(progress.positions)
-            self._join.restore(progress.watermark)
-            self._output.seek({self._output_at: progress.output_offset})
-            self._sequence = progress.next_sequence
-        self._recovered_offset = self._output.positions()[self._output_at]
-        self._read_output()
-        self._output_end = self._output.positions()[self._output_at]
-        start = _Mark(0, self._source.positions(), self._recovered_offset, is_news=False)
-        self._marks = deque([start])
-        log.info("joiner_recovered", extra={"held_back": len(self._emitted), "sequence": self._sequence})
+        """Join until ``stop``. Raises OffsetLost where the log has lost what the state builds on."""
+        wait_s = 0.25
+        while not self._stopping.is_set():
+            try:
+                while not self._stopping.is_set():
+                    self.run_round()
+                    wait_s = 0.25
+                self._save()
+            except OffsetLost:
+                self.disconnect()
+                raise
+            except (SinkUnavailable, SourceUnavailable, StateUnavailable) as error:
+                log.warning("joiner_waits", extra={"reason": str(error), "wait_s": wait_s})
+                self.disconnect()
+                self._tell("state_unavailable" if isinstance(error, StateUnavailable) else "broker_away")
+                self._stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, self._config.longest_wait_s)
+        self.disconnect()
 
     def run_round(self) -> None:
-        """One poll and all that follows from it."""
-        records = self._source.poll(
-            max_records=self._config.poll_records, timeout_s=self._config.linger_ms / 1000
-        )
-        for record in records:
-            self._feed(record)
-        self._heard.update({(record.topic, record.partition) for record in records})
+        """One poll and all that follows from it. Raises SinkUnavailable or SourceUnavailable."""
+        if self._connections is None:
+            self._connections = self._connect(self)
+        source = self._connections.source
+        records = source.poll(max_records=self._config.poll_records, timeout_s=self._config.poll_timeout_s)
         now_ms = self._clock_ms()
+        for record in records:
+            self._joiners[record.partition].feed(record, now_ms)
+        self._heard.update({(record.topic, record.partition) for record in records})
         if now_ms - self._ticked_ms >= self._config.tick_period_ms:
             self._tick(now_ms)
-        self._collect(now_ms)
-        if now_ms - self._saved_ms >= self._config.progress_period_ms:
+        for joiner in self._joiners.values():
+            joiner.collect(now_ms)
+        is_due = now_ms - self._saved_ms >= self._config.commit_period_ms
+        if is_due or any(joiner.join.wants_commit for joiner in self._joiners.values()):
             self._saved_ms = now_ms
             self._save()
 
-    @property
-    def _output_at(self) -> Partition:
-        return (EXAMPLES, self._config.output_partition)
+    def disconnect(self) -> None:
+        """Give up every partition as it was last committed, and the connections."""
+        for number in list(self._joiners):
+            self._drop(number)
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
 
-    def _feed(self, record: Record) -> None:
-        at = (record.topic, record.partition)
-        try:
-            if record.topic == IMPRESSIONS:
-                self._join.add_shown(at, decode_shown(record.value))
-            elif record.topic == FEEDBACK:
-                self._join.add_feedback(at, decode_feedback(record.value))
-            else:
-                raise WireError(f"topic {record.topic!r} is neither impressions nor feedback")
-        except WireError as error:
-            self.counters.rejected += 1
-            letter = encode_dead_letter(record, str(error), rejected_at_ms=self._clock_ms())
-            self._sink.publish(DEAD_LETTER, record.topic.encode(), letter)
+    def gained(self, partitions: list[Partition]) -> Mapping[Partition, int]:
+        """As Assignment says."""
+        assert self._connections is not None
+        offsets: dict[Partition, int] = {}
+        for number in sorted({number for _, number in partitions}):
+            joiner = PartitionJoiner(
+                number,
+                self._make_join(number),
+                self._connections.sink,
+                self._config.batches,
+                clock_ms=self._clock_ms,
+            )
+            self._joiners[number] = joiner
+            offsets.update(joiner.open(self._connections.open_output))
+        return offsets
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """As Assignment says. The next owner goes on from the last commit, and finds in the output what
+        was stated after it."""
+        for number in {number for _, number in partitions} & self._joiners.keys():
+            self._drop(number)
 
     def _tick(self, now_ms: int) -> None:
         """Let silent partitions' time pass. A log out of reach is not silent."""
+        assert self._connections is not None
         elapsed_ms, self._ticked_ms = max(0, now_ms - self._ticked_ms), now_ms
         heard, self._heard = self._heard, set()
         try:
-            ends = self._source.end_offsets()
+            ends = self._connections.source.end_offsets()
         except SourceUnavailable as error:
             log.warning("source_unavailable", extra={"reason": str(error)})
+            self._tell("broker_away")
             return
-        lags = {at: ends[at] - position for at, position in self._source.positions().items()}
-        silent = [at for at, lag in lags.items() if lag <= 0 and at not in heard]
-        self._join.pass_time(elapsed_ms, silent)
-        self._on_progress(self.counters, sum(max(0, lag) for lag in lags.values()))
+        positions = self._connections.source.positions()
+        lags = {at: ends.get(at, position) - position for at, position in positions.items()}
+        for joiner in self._joiners.values():
+            silent = [at for at in joiner.inputs if lags.get(at, 0) <= 0 and at not in heard]
+            joiner.join.pass_time(elapsed_ms, silent)
+        self.progress.lag_records = sum(max(0, lag) for lag in lags.values())
+        self._tell("joining")
 
-    def _collect(self, now_ms: int) -> None:
-        """Send full batches, and a partial one whose first example has waited long enough."""
-        if not self._pending:
-            self._pending_since_ms = now_ms
-        self._pending.extend(self._join.take())
-        size = self._config.batch_rows
-        while len(self._pending) >= size:
-            self._publish(self._pending[:size])
-            del self._pending[:size]
-            self._pending_since_ms = now_ms
-        if now_ms - self._pending_since_ms >= self._config.linger_ms:
-            self._publish(self._pending)
-            self._pending.clear()
-
-    def _publish(self, rows: Sequence[Joined]) -> None:
-        """One message per run of rows with the same feature schema."""
-        for _, run in groupby(rows, key=lambda row: (row.shown.schema_fingerprint, row.shown.n_features)):
-            same = list(run)
-            batch = assemble(same)
-            if self._emitted:
-                ids = batch.example_id_B.tolist()
-                same = [
-                    row for row, example_id in zip(same, ids, strict=True) if example_id not in self._emitted
-                ]
-                self._emitted.difference_update(ids)
-                if not same:
-                    continue
-                batch = assemble(same)
-            value = encode_examples(ExampleMessage(batch=batch, sequence=self._sequence))
-            partition = self._config.output_partition
-            self._sink.publish(EXAMPLES, str(partition).encode(), value, partition=partition)
-            self._sequence += 1
+    def _tell(self, status: JoinStatus) -> None:
+        """Tell how things stand."""
+        joins = [joiner.join for joiner in self._joiners.values()]
+        self.progress.status = status
+        self.progress.partitions = sorted(self._joiners)
+        self.progress.counters = _sum([self._counted, *(join.counters for join in joins)])
+        self.progress.watermark_ms = min((join.watermark_ms for join in joins), default=None)
+        self.progress.windows_in_memory = sum(join.windows_in_memory for join in joins)
+        self.progress.windows_on_disk = sum(join.windows_on_disk for join in joins)
+        self._on_progress(self.progress)
 
     def _save(self) -> None:
-        """Write progress. Everything made so far is in the output before the file says so."""
-        self._pending.extend(self._join.take())
-        self._publish(self._pending)
-        self._pending.clear()
-        self._sink.flush()
-        self._output_end = max(self._output_end, self._sink.position(*self._output_at))
-        positions = self._source.positions()
-        is_news = all(positions[at] >= end for at, end in self._horizon.items())
-        offset = self._output_end if is_news else self._recovered_offset
-        self._marks.append(_Mark(self._join.arrivals, positions, offset, is_news))
-        oldest_needed = self._join.oldest_needed()
-        while len(self._marks) > 1 and self._marks[1].arrivals <= oldest_needed:
-            self._marks.popleft()
-        safe = self._marks[0]
-        if safe.is_news:
-            self._emitted.clear()
-        write_progress(
-            self._config.progress_path,
-            Progress(
-                positions=safe.positions,
-                output_offset=safe.output_offset,
-                next_sequence=self._sequence,
-                watermark=self._join.watermark_state(),
-            ),
-        )
+        assert self._connections is not None
+        for joiner in self._joiners.values():
+            joiner.save(self._connections.source.commit)
 
-    def _read_output(self) -> None:
-        """Learn which examples are there, and the last batch's number."""
-        while self._output.positions()[self._output_at] < self._output.end_offsets()[self._output_at]:
-            for record in self._output.poll(max_records=64, timeout_s=1.0):
-                try:
-                    message = decode_examples(record.value)
-                except WireError as error:
-                    # Somebody else's bytes; the trainer puts them into dead-letter.
-                    log.warning("output_skipped", extra={"offset": record.offset, "reason": str(error)})
-                    continue
-                self._emitted.update(message.batch.example_id_B.tolist())
-                self._sequence = max(self._sequence, message.sequence + 1)
+    def _drop(self, number: int) -> None:
+        joiner = self._joiners.pop(number)
+        self._counted = _sum([self._counted, joiner.join.counters])
+        joiner.close()
+
+
+def _sum(counters: list[JoinCounters]) -> JoinCounters:
+    names = [one.name for one in fields(JoinCounters)]
+    return JoinCounters(**{name: sum(getattr(each, name) for each in counters) for name in names})

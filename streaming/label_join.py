@@ -1,185 +1,106 @@
-"""Impressions and later feedback become examples: event-time windows, no clock, no I/O.
+"""Impressions and later feedback become examples: event-time windows, no clock, no I/O of its own.
 
-An impression opens a window of ``wait_window_ms`` for each of its items. A feedback of the label's
-kind belongs to an item of its request where
+One LabelJoin serves one pair of partitions, impressions and feedback of the same requests. An impression
+opens a window for each label of each of its items (streaming/join_rules.py draws it). When the watermark
+passes the end of a label's wait, an unanswered item is a negative; labels that end together leave in one
+row, which says nothing of the others.
 
-    -orphan_window_ms <= feedback time - impression time < wait_window_ms
+Whether a feedback is in time, late or too late follows from its time and the impression's alone, so all
+that arrives within the allowed disorder gives the same rows in any order of arrival. Where several
+feedbacks of one item could decide and disagree, that holds "in_order" and for the largest and the sum;
+"at_once", and among late ones, the first to arrive decides.
 
-so whether the two meet depends on their times alone, never on which came first. When the watermark
-passes the end of a window, an unanswered item is a negative. All that arrives within the allowed
-disorder therefore gives the same examples in any order of arrival ("at_once": as long as an item's
-feedbacks of the label's kind agree; "in_order": always, and in the same sequence).
-
-After Monolith, sec. 2.2.1 (arXiv:2209.07663); the windows are ours.
+After Monolith, sec. 2.2 (arXiv:2209.07663); the windows are ours.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
-from typing import Literal
 
-from recsys.errors import ConfigError
 from recsys.interactions import Feedback
+from streaming.errors import EventRejected, StateUnavailable, StreamingError
+from streaming.held_back import HeldBack
+from streaming.join_plan import Plan, find_item, new_states, plan_of
+from streaming.join_rules import JoinConfig
 from streaming.shown import Joined, Shown
 from streaming.source import Partition
-from streaming.watermarks import Watermarks, WatermarkState
+from streaming.verdicts import JoinCounters, Verdicts
+from streaming.watermarks import Watermarks, decode_watermark, encode_watermark
+from streaming.window_store import WindowStore
+from streaming.windows import WAITING, Part, Window
 
+__all__ = ["JoinCounters", "LabelJoin"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelRule:
-    """Which feedback is the label. Its first one decides, also when it says no."""
-
-    kind: str
-    """Feedback of any other kind is counted and left out."""
-    at_least: float = 0.0
-    """The label is 1 where the feedback's value reaches this, else 0."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinConfig:
-    """Windows, in event time, and when examples leave."""
-
-    label: LabelRule
-    wait_window_ms: int
-    """An item without feedback this long after it was shown is a negative; > 0."""
-    allowed_disorder_ms: int = 0
-    """How far behind its partition's newest event another one may come; >= 0."""
-    orphan_window_ms: int = 0
-    """How far ahead of its impression a feedback's time may lie (two machines' clocks); >= 0."""
-    late_memory_ms: int = 0
-    """How long after its window an item is still known, so that a copy with a later time is seen
-    for what it is; >= 0."""
-    idle_after_ms: int = 10_000
-    """A partition silent for so long, by the wall clock, no longer holds the watermark; > 0."""
-    emit: Literal["at_once", "in_order"] = "at_once"
-    """"at_once": an example leaves the moment it is known. "in_order": it leaves when its window
-    closes, by (time, request, position), so that nobody learns from the future of what follows."""
-
-    def __post_init__(self) -> None:
-        if self.wait_window_ms < 1:
-            raise ConfigError(f"wait_window_ms must be > 0, got {self.wait_window_ms}")
-        for name in ("allowed_disorder_ms", "orphan_window_ms", "late_memory_ms"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
-
-
-@dataclass(slots=True)
-class JoinCounters:
-    """What became of everything that arrived. Counts since the start of the process."""
-
-    joined: int = 0
-    """Examples made from a feedback."""
-    positives: int = 0
-    negatives: int = 0
-    """Examples of label 0, answered or not."""
-    duplicates: int = 0
-    """Items shown and feedback that had come before."""
-    orphans: int = 0
-    """Feedback whose impression never came."""
-    late: int = 0
-    """Items and feedback whose window had closed."""
-    ignored: int = 0
-    """Feedback of another kind, or after the first that counts."""
-    rejected: int = 0
-    """Messages that could not be read."""
-
-
-@dataclass(slots=True, eq=False)
-class _Window:
-    """Items of one impression that wait for feedback, or are remembered."""
-
-    shown: Shown
-    arrival: int
-    forget_ms: int
-    positions: list[int]
-    """Items that had not been shown before."""
-    labels: dict[int, float]
-    """By position, of the items that were answered."""
-    deciders: dict[int, tuple[int, int]]
-    """By position: (time, event id) of the feedback that decided."""
-    is_closed: bool = False
+_VERSION = 1
+_LEDGER = struct.Struct("<BIII")
 
 
 class LabelJoin:
-    """Open windows and remembered ids. One caller at a time."""
+    """Windows of one pair of partitions, between a store and the rows they make. One caller at a time."""
 
-    def __init__(self, config: JoinConfig, partitions: Sequence[Partition]) -> None:
-        """``partitions`` are all that events will come from."""
-        self._config = config
-        self._in_order = config.emit == "in_order"
-        self._hold_feedback_ms = config.orphan_window_ms + config.wait_window_ms + config.late_memory_ms
+    def __init__(self, config: JoinConfig, partitions: Sequence[Partition], store: WindowStore) -> None:
+        """``partitions`` are all that events will come from; ``store`` is this join's alone."""
+        self._config, self._store = config, store
+        self._plan = plan_of(config.rules, config.remember_ms)
+        self._plans = {name: plan_of(own, config.remember_ms) for name, own in config.by_domain.items()}
+        self._kinds, self._skew_ms, self._max_ahead_ms = config.kinds, config.skew_ms, config.max_ahead_ms
         self._watermarks = Watermarks(
             partitions,
             allowed_disorder_ms=config.allowed_disorder_ms,
             idle_after_ms=config.idle_after_ms,
         )
-        self.counters = JoinCounters()
-        self.arrivals = 0
-        """Events given so far: the number that the next one gets."""
-        self._ready: list[Joined] = []
-        self._items: dict[tuple[str, int], tuple[_Window, int]] = {}
-        self._orphans: dict[tuple[str, int], list[Feedback]] = {}
-        self._seen: set[int] = set()
-        # Arrival numbers of events that are still needed, in order (a dict keeps it).
-        self._held: dict[int, None] = {}
-        # Windows by (end, request, items): the order in which "in_order" lets them go.
-        self._closing: list[tuple[int, str, tuple[int, ...], int, _Window]] = []
-        self._forgetting: list[tuple[int, int, _Window | Feedback]] = []
+        self._verdicts = Verdicts()
+        self.counters = self._verdicts.counters
+        store.bound_cache(config.cache_max_bytes)
 
-    def add_shown(self, partition: Partition, shown: Shown) -> None:
-        """Take one impression; of no items it is a heartbeat."""
-        arrival, counters = self.arrivals, self.counters
-        self.arrivals += 1
-        self._watermarks.observe(partition, shown.event_time_ms)
-        end_ms = shown.event_time_ms + self._config.wait_window_ms
-        window = _Window(shown, arrival, end_ms + self._config.late_memory_ms, [], {}, {})
-        is_late = end_ms <= self._watermarks.watermark_ms
-        for position, item_id in enumerate(shown.item_ids):
-            key = (shown.request_id, item_id)
-            known = self._items.get(key)
-            if known is not None:
-                counters.duplicates += 1
-                # A restart must not take a copy with a later time for news: remember until it is late.
-                known[0].forget_ms = max(known[0].forget_ms, window.forget_ms)
-            elif is_late:
-                counters.late += 1
-            else:
-                self._items[key] = (window, position)
-                window.positions.append(position)
-        if window.positions:
-            self._held[arrival] = None
-            heappush(self._closing, (end_ms, shown.request_id, shown.item_ids, arrival, window))
-            if self._orphans:
-                self._adopt(window)
-        self._advance()
+    @property
+    def watermark_ms(self) -> int:
+        """Event time up to which everything is believed to have arrived."""
+        return self._watermarks.watermark_ms
 
-    def add_feedback(self, partition: Partition, feedback: Feedback) -> None:
-        """Take one feedback; without a kind it is a heartbeat."""
-        arrival = self.arrivals
-        self.arrivals += 1
-        self._watermarks.observe(partition, feedback.event_time_ms)
-        hold_ms = feedback.event_time_ms + self._hold_feedback_ms
-        if not feedback.kind:
-            pass
-        elif feedback.kind != self._config.label.kind:
+    @property
+    def wants_commit(self) -> bool:
+        """Whether a commit is due before its time, because what it would let go to disk fills the cache."""
+        return self._store.wants_commit
+
+    @property
+    def longest_window_ms(self) -> int:
+        """How long after its showing something may still be stated about an item, at most."""
+        return self._config.longest_window_ms
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels of every row."""
+        return self._config.label_names
+
+    @property
+    def windows_in_memory(self) -> int:
+        """Requests that are known, in the cache."""
+        return self._store.n_cached
+
+    @property
+    def windows_on_disk(self) -> int:
+        """Requests that are known, on disk only."""
+        return self._store.n_windows - self._store.n_cached
+
+    def add_shown(self, partition: Partition, shown: Shown, *, received_at_ms: int) -> None:
+        """Take one impression; of no items it is a heartbeat. Raises EventRejected."""
+        self._observe(partition, shown.event_time_ms, received_at_ms)
+        if shown.item_ids:
+            self._open(shown)
+        if self._store.next_due_ms <= self._watermarks.watermark_ms:
+            self._advance()
+
+    def add_feedback(self, partition: Partition, feedback: Feedback, *, received_at_ms: int) -> None:
+        """Take one feedback; without a kind it is a heartbeat. Raises EventRejected."""
+        self._observe(partition, feedback.event_time_ms, received_at_ms)
+        if feedback.kind in self._kinds:
+            self._answer(feedback)
+        elif feedback.kind:
             self.counters.ignored += 1
-        elif feedback.event_id in self._seen:
-            self.counters.duplicates += 1
-        elif hold_ms <= self._watermarks.watermark_ms:
-            self.counters.late += 1
-        else:
-            self._seen.add(feedback.event_id)
-            self._held[arrival] = None
-            heappush(self._forgetting, (hold_ms, arrival, feedback))
-            key = (feedback.request_id, feedback.item_id)
-            known = self._items.get(key)
-            if known is None:
-                self._orphans.setdefault(key, []).append(feedback)
-            else:
-                self._decide(known[0], known[1], feedback)
-        self._advance()
+        if self._store.next_due_ms <= self._watermarks.watermark_ms:
+            self._advance()
 
     def pass_time(self, elapsed_ms: int, silent: Collection[Partition]) -> None:
         """Wall time went by in which these partitions, read to their end, brought nothing."""
@@ -187,86 +108,185 @@ class LabelJoin:
         self._advance()
 
     def take(self) -> list[Joined]:
-        """The examples made since the last call, in the order in which they are to be learned."""
-        ready, self._ready = self._ready, []
-        return ready
+        """The rows made since the last call, in the order in which they are to be learned."""
+        rows, self._verdicts.rows = self._verdicts.rows, []
+        return rows
 
-    def oldest_needed(self) -> int:
-        """Arrival number of the oldest event that a restart would have to see again."""
-        return next(iter(self._held), self.arrivals)
+    def hold_back(self, example_ids: set[int]) -> None:
+        """Make none of these rows: an earlier life of this join has. Replaces what was held back before.
 
-    def watermark_state(self) -> WatermarkState:
-        """What ``restore`` needs."""
-        return self._watermarks.state()
+        Where a negative is among them, feedback that would have come in time is late.
+        """
+        self._verdicts.held = HeldBack(example_ids) if example_ids else None
 
-    def restore(self, state: WatermarkState) -> None:
-        """Go on from this watermark, before the first event: what had closed by then stays closed."""
-        self._watermarks.restore(state)
+    def commit(self, marks: bytes) -> None:
+        """Make the state durable together with ``marks``, both or neither.
 
-    def _adopt(self, window: _Window) -> None:
-        """Feedback that came before its impression."""
-        for position in window.positions:
-            key = (window.shown.request_id, window.shown.item_ids[position])
-            for feedback in self._orphans.pop(key, ()):
-                self._decide(window, position, feedback)
+        Raises StreamingError where rows were not taken, StateUnavailable where the state cannot be written.
+        """
+        if self._verdicts.rows:
+            raise StreamingError(
+                f"{len(self._verdicts.rows)} rows were not taken before the commit that counts them as made; "
+                "take and publish them first"
+            )
+        names = "\0".join(self._config.label_names).encode()
+        watermark = encode_watermark(self._watermarks.state())
+        head = _LEDGER.pack(_VERSION, len(names), len(watermark), len(marks))
+        keep_from_ms = self._watermarks.watermark_ms - self._config.cache_horizon_ms
+        self._store.commit(head + names + watermark + marks, keep_from_ms=keep_from_ms)
 
-    def _decide(self, window: _Window, position: int, feedback: Feedback) -> None:
-        since_shown_ms = feedback.event_time_ms - window.shown.event_time_ms
-        decider = (feedback.event_time_ms, feedback.event_id)
-        if since_shown_ms < -self._config.orphan_window_ms:
-            self.counters.orphans += 1
-        elif window.is_closed or since_shown_ms >= self._config.wait_window_ms:
-            self.counters.late += 1
-        elif position not in window.labels:
-            window.deciders[position] = decider
-            window.labels[position] = float(feedback.value >= self._config.label.at_least)
-            if not self._in_order:
-                self._emit(window, position)
+    def restore(self) -> bytes | None:
+        """Stand as after the last commit, whose marks are returned; None where there is none.
+
+        Before the first event. Raises StateUnavailable for the state of other labels.
+        """
+        ledger = self._store.restore()
+        if ledger is None:
+            return None
+        version, n_names, n_watermark, n_marks = _LEDGER.unpack_from(ledger)
+        names, watermark = ledger[_LEDGER.size :][:n_names], ledger[_LEDGER.size + n_names :][:n_watermark]
+        wanted = "\0".join(self._config.label_names).encode()
+        if version != _VERSION or names != wanted:
+            raise StateUnavailable(
+                f"the state is of version {version} and labels {names.split(bytes(1))}, want {_VERSION} and "
+                f"{wanted.split(bytes(1))}; start with an empty state folder to join the log again"
+            )
+        self._watermarks.restore(decode_watermark(watermark))
+        return ledger[len(ledger) - n_marks :] if n_marks else b""
+
+    def close(self) -> None:
+        """Give the state up as it was last committed."""
+        self._store.close()
+
+    def _observe(self, partition: Partition, event_time_ms: int, received_at_ms: int) -> None:
+        if event_time_ms - received_at_ms > self._max_ahead_ms:
+            raise EventRejected(
+                f"event is dated {event_time_ms - received_at_ms} ms ahead of its arrival, want at most "
+                f"{self._max_ahead_ms}; set the clock of what sent it"
+            )
+        self._watermarks.observe(partition, event_time_ms)
+
+    def _open(self, shown: Shown) -> None:
+        """Let the items of an impression wait that its request has not shown before."""
+        plan = self._plans.get(shown.domain, self._plan)
+        window = self._store.get(shown.request_id)
+        is_known = window is not None
+        if window is None:
+            window = Window(shown.request_id)
+        states, n_known = new_states(window, shown, plan.n_labels)
+        n_new = len(shown.item_ids) - n_known
+        self.counters.duplicates += n_known
+        # What belonged to it may have been dropped as orphans, so nothing is known of it.
+        if n_new and shown.event_time_ms + plan.first_wait_ms <= self._watermarks.watermark_ms:
+            self.counters.late += n_new
+            if not is_known:
+                return
+        elif n_new:
+            part = Part(shown, states)
+            window.parts.append(part)
+            if plan.is_fast:
+                self._state_fast(part, plan)
+            if window.early:
+                self._adopt(window)
+        # A copy with a later time must not be taken for news: remember until it would be late.
+        if window.parts:
+            window.forget_ms = max(window.forget_ms, shown.event_time_ms + plan.forget_after_ms)
+        window.due_ms = self._due(window)
+        self._store.put(window)
+
+    def _answer(self, feedback: Feedback) -> None:
+        """Bring a feedback to its item, or let it wait for one."""
+        window = self._store.get(feedback.request_id)
+        if window is not None:
+            if self._apply(window, feedback):
+                self._store.put(window)
+        elif self._may_find_item(feedback):
+            window = Window(feedback.request_id, early=[feedback])
+            window.due_ms = self._due(window)
+            self._store.put(window)
         else:
-            self.counters.ignored += 1
-            if self._in_order and decider < window.deciders[position]:
-                window.deciders[position] = decider
-                window.labels[position] = float(feedback.value >= self._config.label.at_least)
+            self.counters.orphans += 1
 
-    def _emit(self, window: _Window, position: int) -> None:
-        counters = self.counters
-        label = window.labels.get(position)
-        counters.joined += label is not None
-        counters.positives += label == 1.0
-        counters.negatives += label != 1.0
-        self._ready.append(Joined(window.shown, position, label or 0.0))
+    def _state_fast(self, part: Part, plan: Plan) -> None:
+        for position in range(len(part.shown.item_ids)):
+            if part.states[position * plan.n_labels] == WAITING:
+                self._verdicts.state_fast(part, plan, position)
+
+    def _may_find_item(self, feedback: Feedback) -> bool:
+        """Whether an impression may come yet that the feedback would belong to."""
+        return feedback.event_time_ms + self._skew_ms >= self._watermarks.watermark_ms
+
+    def _apply(self, window: Window, feedback: Feedback) -> bool:
+        """Whether the feedback changed the window."""
+        event_id = feedback.event_id
+        if event_id in window.event_ids or any(other.event_id == event_id for other in window.early):
+            self.counters.duplicates += 1
+            return False
+        found = find_item(window, feedback.item_id)
+        if found is not None:
+            return self._decide(window, found[0], found[1], feedback)
+        if not self._may_find_item(feedback):
+            self.counters.orphans += 1
+            return False
+        window.early.append(feedback)
+        window.due_ms = min(window.due_ms, feedback.event_time_ms + self._skew_ms + 1)
+        return True
+
+    def _adopt(self, window: Window) -> None:
+        """Feedback that came before its impression."""
+        early, window.early = window.early, []
+        for feedback in early:
+            found = find_item(window, feedback.item_id)
+            if found is None:
+                window.early.append(feedback)
+            else:
+                self._decide(window, found[0], found[1], feedback)
+
+    def _decide(self, window: Window, part: Part, position: int, feedback: Feedback) -> bool:
+        if feedback.event_time_ms - part.shown.event_time_ms < -self._skew_ms:
+            self.counters.orphans += 1
+            return False
+        plan = self._plans.get(part.shown.domain, self._plan)
+        if not self._verdicts.decide(part, plan, position, feedback):
+            return False
+        window.event_ids.add(feedback.event_id)
+        return True
 
     def _advance(self) -> None:
-        """Close and forget what the watermark has passed."""
-        now_ms = self._watermarks.watermark_ms
-        while self._closing and self._closing[0][0] <= now_ms:
-            window = heappop(self._closing)[-1]
-            window.is_closed = True
-            for position in window.positions:
-                if self._in_order or position not in window.labels:
-                    self._emit(window, position)
-            heappush(self._forgetting, (window.forget_ms, window.arrival, window))
-        while self._forgetting and self._forgetting[0][0] <= now_ms:
-            _, arrival, remembered = heappop(self._forgetting)
-            if isinstance(remembered, Feedback):
-                self._forget_feedback(arrival, remembered)
-            elif remembered.forget_ms > now_ms:
-                heappush(self._forgetting, (remembered.forget_ms, arrival, remembered))
-            else:
-                self._forget_window(remembered)
+        """Let happen what the watermark has passed, in the order of its time."""
+        while (window := self._store.pop_due(self._watermarks.watermark_ms)) is not None:
+            self._pass_due(window)
 
-    def _forget_window(self, window: _Window) -> None:
-        del self._held[window.arrival]
-        for position in window.positions:
-            del self._items[window.shown.request_id, window.shown.item_ids[position]]
+    def _pass_due(self, window: Window) -> None:
+        """What happens to a window at its due time, and no later: other windows may come in between."""
+        now_ms = window.due_ms
+        if window.early:
+            stay = [one for one in window.early if one.event_time_ms + self._skew_ms >= now_ms]
+            self.counters.orphans += len(window.early) - len(stay)
+            window.early = stay
+        for part in sorted(window.parts, key=_showing) if len(window.parts) > 1 else window.parts:
+            plan = self._plans.get(part.shown.domain, self._plan)
+            for group in plan.groups:
+                if part.shown.event_time_ms + group.wait_ms > now_ms:
+                    break
+                if group.bits & ~part.closed:
+                    self._verdicts.close(part, plan, group)
+        if window.forget_ms <= now_ms and not window.early:
+            self._store.remove(window)
+        else:
+            window.due_ms = self._due(window)
+            self._store.put(window)
 
-    def _forget_feedback(self, arrival: int, feedback: Feedback) -> None:
-        del self._held[arrival]
-        self._seen.discard(feedback.event_id)
-        key = (feedback.request_id, feedback.item_id)
-        waiting = self._orphans.get(key)
-        if waiting is not None and feedback in waiting:
-            self.counters.orphans += 1
-            waiting.remove(feedback)
-            if not waiting:
-                del self._orphans[key]
+    def _due(self, window: Window) -> int:
+        """When something happens to the window next."""
+        dues = [one.event_time_ms + self._skew_ms + 1 for one in window.early]
+        for part in window.parts:
+            for group in self._plans.get(part.shown.domain, self._plan).groups:
+                if group.bits & ~part.closed:
+                    dues.append(part.shown.event_time_ms + group.wait_ms)
+                    break
+        return min(dues) if dues else window.forget_ms
+
+
+def _showing(part: Part) -> tuple[int, tuple[int, ...]]:
+    return part.shown.event_time_ms, part.shown.item_ids

@@ -1,20 +1,32 @@
 """An impression on its way through the joiner: features stay the bytes they arrived as.
 
-Axes: K items of one impression, F features, B rows of a batch.
+Axes: K items of one impression, F features, B rows of a batch, L labels.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch, ItemIds, plain_examples
+from recsys.interactions import ExampleBatch, ItemIds
+from streaming.statements import (
+    KIND_BITS,
+    KIND_MASK,
+    POSITIVE,
+    RETRACTION,
+    item_key,
+    item_keys,
+    request_hash,
+    statement,
+    statement_ids,
+)
+
+_FIRST_LABEL = statement(1, POSITIVE)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +38,7 @@ class Shown:
     user_id: int
     event_time_ms: int
     domain: str
+    model_version: str
     schema_fingerprint: int
     item_ids: tuple[int, ...]
     """In the order shown."""
@@ -37,61 +50,78 @@ class Shown:
     """K * F bytes; empty where each item and feature has one key."""
     key_ends: tuple[int, ...]
     """Where each item's keys end in ``feature_keys``, in bytes."""
+    request_hash: int
+    raw: bytes
+    """The message as it came: what is written where the impression has to wait on disk."""
+
+    def key(self, position: int) -> int:
+        """64 bits of (request, item)."""
+        return item_key(self.request_hash, self.item_ids[position])
 
 
 class Joined(NamedTuple):
-    """One item with its label."""
+    """One statement about one item."""
 
     shown: Shown
     position: int
     label: float
+    """Of each label that it is about; 0 in a negative and in a retraction."""
+    stated: int = _FIRST_LABEL
+    """Labels and kind, as ``streaming.statements`` packs them."""
+    rate: float = 1.0
+    """Share of such negatives that is kept."""
+    delay_ms: int = 0
+    is_late: bool = False
+    is_fast: bool = False
 
 
 def example_ids(request_ids: Sequence[str], item_id_B: ItemIds) -> NDArray[np.uint64]:
-    """64 bits per (request, item), (B,): the same pair always has the same id.
-
-    The request is hashed with BLAKE2b, then both are mixed with splitmix64's finaliser.
-    """
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in request_ids)
-    return _mix64(np.frombuffer(digests, "<u8") ^ _mix64(item_id_B))
+    """64 bits per (request, item), (B,): the same pair always has the same id."""
+    return item_keys(np.array([request_hash(text) for text in request_ids], np.uint64), item_id_B)
 
 
-def _mix64(x_B: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x_B = x_B + np.uint64(0x9E3779B97F4A7C15)
-    x_B = (x_B ^ (x_B >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x_B = (x_B ^ (x_B >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x_B ^ (x_B >> np.uint64(31))
-
-
-def assemble(rows: Sequence[Joined]) -> ExampleBatch:
+def assemble(rows: Sequence[Joined], label_names: tuple[str, ...] = ("label",)) -> ExampleBatch:
     """Rows of one feature schema as a batch, in their order; at least one row."""
-    item_id_B = np.array([shown.item_ids[position] for shown, position, _ in rows], np.uint64)
-    first = rows[0].shown
-    request_ids = [row.shown.request_id for row in rows]
-    plain = plain_examples(
-        example_id_B=example_ids(request_ids, item_id_B),
-        user_id_B=np.array([row.shown.user_id for row in rows], np.uint64),
+    shown_B, position_B, label_B, stated_B, rate_B, delay_B, late_B, fast_B = zip(*rows, strict=True)
+    item_id_B = np.array([row[0].item_ids[row[1]] for row in rows], np.uint64)
+    codes_B = np.array(stated_B, np.uint64)
+    keys_B = item_keys(np.array([shown.request_hash for shown in shown_B], np.uint64), item_id_B)
+    n_labels = len(label_names)
+    first = shown_B[0]
+    return ExampleBatch(
+        example_id_B=statement_ids(keys_B, codes_B),
+        request_id_B=[shown.request_id for shown in shown_B],
+        user_id_B=np.array([shown.user_id for shown in shown_B], np.uint64),
         item_id_B=item_id_B,
-        event_time_ms_B=np.array([row.shown.event_time_ms for row in rows], np.int64),
-        label_B=np.array([row.label for row in rows], np.float32),
-        keys=_ragged_keys(rows, first.n_features),
+        event_time_ms_B=np.array([shown.event_time_ms for shown in shown_B], np.int64),
+        domain_B=[shown.domain for shown in shown_B],
+        model_version_B=[shown.model_version for shown in shown_B],
+        label_names=label_names,
+        label_BL=_labels(np.array(label_B, np.float32), codes_B, n_labels),
+        sample_rate_BL=np.repeat(np.array(rate_B, np.float32)[:, None], n_labels, axis=1),
+        weight_B=np.where((codes_B & np.uint64(KIND_MASK)) == RETRACTION, np.float32(-1), np.float32(1)),
+        delay_ms_B=np.array(delay_B, np.int64),
+        is_late_B=np.array(late_B, np.bool_),
+        is_fast_B=np.array(fast_B, np.bool_),
+        score_B=np.array([row[0].scores[row[1]] for row in rows], np.float32),
+        keys=_ragged_keys(shown_B, position_B, first.n_features),
         schema_fingerprint=first.schema_fingerprint,
     )
-    return replace(
-        plain,
-        request_id_B=request_ids,
-        domain_B=[row.shown.domain for row in rows],
-        score_B=np.array([shown.scores[position] for shown, position, _ in rows], np.float32),
-    )
 
 
-def _ragged_keys(rows: Sequence[Joined], n_features: int) -> RaggedKeys:
+def _labels(label_B: NDArray[np.float32], codes_B: NDArray[np.uint64], n_labels: int) -> NDArray[np.float32]:
+    bits_L = np.uint64(1) << np.arange(KIND_BITS, KIND_BITS + n_labels, dtype=np.uint64)
+    is_stated_BL = (codes_B[:, None] & bits_L) != 0
+    return np.where(is_stated_BL, label_B[:, None], np.float32(np.nan))
+
+
+def _ragged_keys(shown_B: Sequence[Shown], position_B: Sequence[int], n_features: int) -> RaggedKeys:
     keys, lengths = [], []
     one_each = bytes([1]) * n_features
-    for shown, position, _ in rows:
+    for shown, position in zip(shown_B, position_B, strict=True):
         start = shown.key_ends[position - 1] if position else 0
         keys.append(shown.feature_keys[start : shown.key_ends[position]])
         own = shown.feature_lengths[position * n_features : (position + 1) * n_features]
         lengths.append(own or one_each)
-    lengths_NF = np.frombuffer(b"".join(lengths), np.uint8).reshape(len(rows), n_features)
+    lengths_NF = np.frombuffer(b"".join(lengths), np.uint8).reshape(len(shown_B), n_features)
     return RaggedKeys(np.frombuffer(b"".join(keys), "<u8").astype(np.uint64, copy=False), lengths_NF)

@@ -6,14 +6,20 @@ the partitions that count, less the disorder that is allowed; it never goes back
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from recsys.errors import ConfigError
+from streaming.errors import StateUnavailable
 from streaming.source import Partition
 
 LONG_AGO_MS = -(1 << 62)
 """The watermark before anything is known."""
+
+_STATE = struct.Struct("<BqH")
+_FRONT = struct.Struct("<Hiq")
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +85,30 @@ class Watermarks:
         # Where all are idle none of them can hold the others back.
         front_ms = min(live) if live else max(fronts_ms.values())
         self.watermark_ms = max(self.watermark_ms, front_ms - self._allowed_disorder_ms)
+
+
+def encode_watermark(state: WatermarkState) -> bytes:
+    """Bytes that ``decode_watermark`` reads."""
+    chunks = [_STATE.pack(_VERSION, state.watermark_ms, len(state.fronts_ms))]
+    for (topic, number), front_ms in state.fronts_ms.items():
+        name = topic.encode()
+        chunks += [_FRONT.pack(len(name), number, front_ms), name]
+    return b"".join(chunks)
+
+
+def decode_watermark(value: bytes) -> WatermarkState:
+    """The state. Raises StateUnavailable for other bytes."""
+    try:
+        version, watermark_ms, n_fronts = _STATE.unpack_from(value)
+        if version != _VERSION:
+            raise StateUnavailable(f"a watermark of version {version}, want {_VERSION}; use a newer joiner")
+        fronts_ms: dict[Partition, int] = {}
+        at = _STATE.size
+        for _ in range(n_fronts):
+            n_name, number, front_ms = _FRONT.unpack_from(value, at)
+            at += _FRONT.size
+            fronts_ms[value[at : at + n_name].decode(), number] = front_ms
+            at += n_name
+    except struct.error as error:
+        raise StateUnavailable(f"no watermark in {len(value)} bytes: {error}") from error
+    return WatermarkState(fronts_ms=fronts_ms, watermark_ms=watermark_ms)

@@ -105,7 +105,7 @@ class SmallModel:
             "as_of_ms": 0,
             "examples": 0,
             "source_offsets": {},
-            "source_sequence": -1,
+            "marks": {},
             "recipe": "small",
             "schema_fingerprint": self.schema.fingerprint,
         }

@@ -2,10 +2,11 @@
 
     <folder>/part-00000.parquet, part-00001.parquet, ...
 
-A part has the columns of the wire's example batches (streaming/events.py) and one more, ``sequence``,
-the number of the message that each row came in: where one message ends, the online loop ends a
-learning step, so batch training must too. A part's metadata also says how much of the topic the
-folder covers up to its end, which is where the online loop can go on from a model trained on it.
+A part has the columns of the wire's example batches (streaming/example_wire.py) and one more,
+``message``, the number of the message that each row came in, counted over the folder: where one message
+ends, the online loop ends a learning step, so batch training must too. A part's metadata also says how
+much of the topic the folder covers up to its end, which is where the online loop can go on from a model
+trained on it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import pyarrow.parquet as pq
 from recsys.errors import ConfigError
 from recsys.interactions import ExampleBatch
 from streaming.errors import SourceUnavailable, WireError
-from streaming.example_wire import decode_examples
+from streaming.example_log import NO_MARK
+from streaming.example_wire import Mark, decode_examples
 from streaming.source import EventSource, Record
 from training.errors import LayoutMismatch, TrainingError
 
 log = logging.getLogger(__name__)
 
-_SEQUENCE, _COVERAGE = "sequence", b"coverage"
+_MESSAGE, _COVERAGE = "message", b"coverage"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,8 +41,10 @@ class Coverage:
     """How much of the topic an archive holds."""
 
     rows: int = 0
-    sequence: int = -1
-    """Number of the newest message."""
+    messages: int = 0
+    """Messages that the rows came in."""
+    marks: dict[str, Mark] = field(default_factory=dict)
+    """The highest mark, by "topic/partition"."""
     offsets: dict[str, int] = field(default_factory=dict)
     """Next offset to read, by "topic/partition"."""
     schema_fingerprint: int = 0
@@ -60,25 +64,31 @@ class ExampleArchive:
         self.coverage = coverage_of(folder)
 
     def add(self, record: Record) -> None:
-        """Append one message, unless the archive has its number already; a full part is written.
+        """Append one message, unless its mark does not rise: it is void; a full part is written.
 
         Raises WireError for bytes that are no examples, LayoutMismatch for those of other features.
         """
-        message = decode_examples(record.value)
-        batch, sequence = message.batch, message.sequence
-        covered = self.coverage
-        if sequence > covered.sequence:
-            if covered.schema_fingerprint not in (0, batch.schema_fingerprint):
-                raise LayoutMismatch(
-                    f"examples have feature schema {batch.schema_fingerprint:016x}, {self._folder} holds "
-                    f"{covered.schema_fingerprint:016x}; archive them into another folder"
-                )
-            self._pending.append(_numbered(record.value, sequence))
-            covered.rows += len(batch)
-            covered.sequence, covered.schema_fingerprint = sequence, batch.schema_fingerprint
-        covered.offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
+        message, covered = decode_examples(record.value), self.coverage
+        batch, at = message.batch, f"{record.topic}/{record.partition}"
+        if message.mark > covered.marks.get(at, NO_MARK):
+            if len(batch):
+                self._append(record.value, batch)
+            covered.marks[at] = message.mark
+        covered.offsets[at] = record.offset + 1
         if sum(map(len, self._pending)) >= self._rows_per_part:
             self.flush()
+
+    def _append(self, value: bytes, batch: ExampleBatch) -> None:
+        covered = self.coverage
+        if covered.schema_fingerprint not in (0, batch.schema_fingerprint):
+            raise LayoutMismatch(
+                f"examples have feature schema {batch.schema_fingerprint:016x}, {self._folder} holds "
+                f"{covered.schema_fingerprint:016x}; archive them into another folder"
+            )
+        self._pending.append(_numbered(value, covered.messages))
+        covered.rows += len(batch)
+        covered.messages += 1
+        covered.schema_fingerprint = batch.schema_fingerprint
 
     def flush(self) -> None:
         """Write what is pending as a part; it then exists whole or, after a crash, not at all."""
@@ -133,7 +143,14 @@ def coverage_of(folder: Path) -> Coverage:
     metadata = pq.read_schema(parts[-1]).metadata or {}
     if _COVERAGE not in metadata:
         raise TrainingError(f"{parts[-1]} was not written by an example archive; choose another folder")
-    return Coverage(**json.loads(metadata[_COVERAGE]))
+    try:
+        covered = Coverage(**json.loads(metadata[_COVERAGE]))
+        covered.marks = {at: (int(epoch), int(number)) for at, (epoch, number) in covered.marks.items()}
+    except (TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{parts[-1]} was written by another release ({error}); archive the topic anew"
+        ) from error
+    return covered
 
 
 def read_examples(folder: Path) -> Iterator[ExampleBatch]:
@@ -143,11 +160,11 @@ def read_examples(folder: Path) -> Iterator[ExampleBatch]:
         raise TrainingError(f"no examples in {folder}; write some with `headrace job archive --out {folder}`")
     for path in parts:
         part = pq.read_table(path).combine_chunks()
-        sequence_B = part.column(_SEQUENCE).to_numpy()
-        rows = part.drop_columns([_SEQUENCE])
-        first_rows = np.unique(sequence_B, return_index=True)[1].tolist()
+        message_B = part.column(_MESSAGE).to_numpy()
+        rows = part.drop_columns([_MESSAGE])
+        first_rows = np.unique(message_B, return_index=True)[1].tolist()
         for start, stop in itertools.pairwise([*first_rows, len(rows)]):
-            yield decode_examples(_message(rows.slice(start, stop - start), int(sequence_B[start]))).batch
+            yield decode_examples(_message(rows.slice(start, stop - start), int(message_B[start]))).batch
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -159,17 +176,17 @@ def _partition(name: str) -> tuple[str, int]:
     return topic, int(number)
 
 
-def _numbered(message: bytes, sequence: int) -> pa.Table:
+def _numbered(message: bytes, number: int) -> pa.Table:
     """The rows of one message with its number beside each."""
     with pa.ipc.open_stream(message) as reader:
         rows = reader.read_all()
-    return rows.append_column(_SEQUENCE, pa.array(np.full(len(rows), sequence, np.int64)))
+    return rows.append_column(_MESSAGE, pa.array(np.full(len(rows), number, np.int64)))
 
 
-def _message(rows: pa.Table, sequence: int) -> bytes:
+def _message(rows: pa.Table, number: int) -> bytes:
     """The message that ``rows`` came in: only the wire's own decoder turns rows into examples."""
     metadata = {key: text for key, text in rows.schema.metadata.items() if key != _COVERAGE}
-    schema = rows.schema.with_metadata({**metadata, _SEQUENCE.encode(): str(sequence).encode()})
+    schema = rows.schema.with_metadata({**metadata, b"sequence": str(number).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(rows)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
+from recsys.ranking.statements import statements_of
 from training.micro_batches import learn_in_pieces
 
 
@@ -41,7 +42,8 @@ def train_on(
         if not len(batch) or (limit is not None and status.examples >= limit):
             continue
         newest_ms = int(batch.event_time_ms_B.max())
-        metrics.add(learn_in_pieces(learner, batch, micro_batch), batch.label_B, newest_ms)
+        predicted_B = learn_in_pieces(learner, batch, micro_batch)
+        metrics.add(predicted_B, batch.label_B, newest_ms, stated=statements_of(batch))
         status.examples += len(batch)
         status.as_of_ms = max(status.as_of_ms, newest_ms)
     return status

@@ -7,7 +7,6 @@ snapshot has not learned, so reading on from them gives what an undisturbed run 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,20 @@ from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import (
     Manifest,
+    ModelChain,
+    SnapshotDraft,
+    chain_of,
+    check_rows,
     clear_leftovers,
-    drop_snapshot,
+    drop_oldest,
     incarnation_of,
     read_dense,
     read_manifest,
     read_metrics,
     read_table,
     snapshots,
-    write_snapshot,
 )
+from recsys.table.table import EmbeddingTable
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ class CheckpointConfig:
     folder: Path
     """Where snapshots are kept."""
     keep: int = 3
-    """How many of the newest stay; > 0."""
+    """How many of the newest stay, with all that they build on; > 0. Where more than one stays and all
+    build on one full snapshot, the newest of the chain before stays too."""
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -52,30 +56,58 @@ class Checkpoints:
 
     def __init__(self, config: CheckpointConfig) -> None:
         self._config = config
+        self._chain: ModelChain | None = None
 
-    def save(self, manifest: Manifest, learner: RankingLearner, metrics: ProgressiveMetrics) -> Path:
-        """Write a snapshot, then drop the oldest beyond ``keep``."""
-        dense = learner.dense_state()
-        path = write_snapshot(self._config.folder, manifest, learner.table, dense, metrics.state())
-        for old in snapshots(self._config.folder)[: -self._config.keep]:
-            # One that will not go yet is dropped with the next.
-            with suppress(OSError):
-                drop_snapshot(old)
+    @property
+    def draft(self) -> SnapshotDraft | None:
+        """The snapshot that is being written, if one is."""
+        return self._chain.draft if self._chain is not None else None
+
+    def begin(self, table: EmbeddingTable, *, full: bool) -> SnapshotDraft:
+        """Begin a full snapshot, or an increment where there is something to follow.
+
+        Raises SnapshotError when the disk does not let it.
+        """
+        if self._chain is None:
+            self._chain = ModelChain(self._config.folder, table)
+        return self._chain.begin(full=full)
+
+    def save(
+        self, manifest: Manifest, learner: RankingLearner, metrics: ProgressiveMetrics, *, full: bool = False
+    ) -> Path:
+        """Finish the snapshot that is being written, else write one at once; then drop the oldest ones.
+
+        Without ``full`` it is an increment where it can be. Raises SnapshotError when the disk does not
+        take it; what changed is then in the next one.
+        """
+        draft = self.draft or self.begin(learner.table, full=full)
+        path = draft.finish(manifest, learner.dense_state(), metrics.state())
+        drop_oldest(self._config.folder, self._config.keep)
         clear_leftovers(self._config.folder)
         log.info("snapshot_written", extra={"path": str(path), "examples": manifest.examples})
         return path
 
-    def restore(self, learner: RankingLearner, metrics: ProgressiveMetrics) -> Manifest | None:
-        """Load the newest snapshot that is whole and return its manifest; None where there is none.
+    def close(self) -> None:
+        """Drop what is being written and let go of the table; the next snapshot is a full one."""
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
 
-        A damaged one is passed over with a warning. Its incarnation published deltas all the same, so the
-        manifest names the highest one that the folder knows: the next is then new to every replica.
-        Raises SnapshotError when all are damaged: beginning anew would silently forget a model.
+    def restore(self, learner: RankingLearner, metrics: ProgressiveMetrics) -> Manifest | None:
+        """Load the newest snapshot whose chain is whole and return its manifest; None where there is none.
+
+        A damaged one is passed over with a warning, and so are those that build on it. Their incarnation
+        published deltas all the same, so the manifest names the highest one that the folder knows: the
+        next is then new to every replica. Raises SnapshotError when all are damaged: beginning anew would
+        silently forget a model.
         """
         found = snapshots(self._config.folder)
         reason: SnapshotError | None = None
+        damaged: dict[Path, SnapshotError | None] = {}
         for path in reversed(found):
             try:
+                if reason is not None:
+                    _check_chain(path, damaged)
                 manifest = restore_from(path, learner, metrics)
                 highest = max(manifest.incarnation, *map(incarnation_of, found))
                 return manifest.model_copy(update={"incarnation": highest})
@@ -100,3 +132,16 @@ def restore_from(path: Path, learner: RankingLearner, metrics: ProgressiveMetric
     if metrics is not None:
         metrics.load_state(saved_metrics)
     return manifest
+
+
+def _check_chain(path: Path, known: dict[Path, SnapshotError | None]) -> None:
+    """Raise what is wrong with a link of a snapshot's chain; no link is read a second time."""
+    for link in chain_of(path):
+        if link not in known:
+            try:
+                check_rows(link)
+                known[link] = None
+            except SnapshotError as error:
+                known[link] = error
+        if (reason := known[link]) is not None:
+            raise reason

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from recsys.features import RaggedKeys
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
+from recsys.ranking.statements import statements_of
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 def micro_batches(keys: RaggedKeys, size: int) -> Iterator[tuple[RaggedKeys, slice]]:
@@ -28,9 +30,32 @@ def micro_batches(keys: RaggedKeys, size: int) -> Iterator[tuple[RaggedKeys, sli
 
 
 def learn_in_pieces(learner: RankingLearner, batch: ExampleBatch, size: int) -> Floats:
-    """Predict each piece and then learn it, in order; what was predicted, (B,)."""
+    """Predict each piece and then learn it, in order; what was predicted, (B,).
+
+    Rows that say nothing of the first label are left out before pieces are cut: they are neither
+    learned nor predicted, and read NaN. Raises ConfigError for sample rates that cannot be.
+    """
+    is_stated_B, stated = ~np.isnan(batch.label_B), statements_of(batch)
+    keys, label_B, time_ms_B = batch.keys, batch.label_B, batch.event_time_ms_B
+    if not is_stated_B.all():
+        keys, label_B, time_ms_B = kept_keys(keys, is_stated_B), label_B[is_stated_B], time_ms_B[is_stated_B]
+        stated = None if stated is None else stated.rows(is_stated_B)
+    predicted_B = np.full(len(batch), np.nan, np.float32)
     predicted = [np.empty(0, np.float32)]
-    for keys, rows in micro_batches(batch.keys, size):
-        newest_s = int(batch.event_time_ms_B[rows].max()) // 1000
-        predicted.append(learner.step(keys, batch.label_B[rows], event_time_s=newest_s))
-    return np.concatenate(predicted)
+    for piece, rows in micro_batches(keys, size):
+        predicted.append(
+            learner.step(
+                piece,
+                label_B[rows],
+                event_time_s=int(time_ms_B[rows].max()) // 1000,
+                stated=None if stated is None else stated.rows(rows),
+            )
+        )
+    predicted_B[is_stated_B] = np.concatenate(predicted)
+    return predicted_B
+
+
+def kept_keys(keys: RaggedKeys, is_kept_N: Mask) -> RaggedKeys:
+    """The keys of some rows, in order."""
+    per_row_N = keys.lengths_NF.sum(axis=1, dtype=np.int64)
+    return RaggedKeys(keys.keys_T[np.repeat(is_kept_N, per_row_N)], keys.lengths_NF[is_kept_N])

@@ -3,7 +3,8 @@
 Every example is predicted before it is learned from, so the metrics are honest without a split.
 Learning depends on the example log alone: neither the clock nor how a poll was cut changes a bit of
 the model, which is why a restart from a snapshot ends where an undisturbed run would have ended.
-The clock decides only when to publish and when to save.
+The clock decides only when to publish and when to save; and, where the lag policy says so, how many
+negatives are passed over.
 """
 
 from __future__ import annotations
@@ -12,28 +13,37 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
+from recsys.ranking.statements import statements_of
 from recsys.snapshots import Manifest
 from recsys.table.table import check_event_time
-from streaming.example_wire import decode_examples
-from streaming.source import EventSource, Record
+from streaming.errors import OffsetLost, SourceUnavailable
+from streaming.example_log import NO_MARK
+from streaming.example_wire import ExampleMessage, decode_examples
+from streaming.source import EventSource, Partition, Record
 from training.checkpoints import Checkpoints
 from training.errors import LayoutMismatch
+from training.lag import Lag, LagConfig, next_share, thinned
+from training.loop_status import LoopObserver, LoopStatus
 from training.micro_batches import learn_in_pieces
+from training.snapshot_rhythm import Saved, SnapshotPeriods, SnapshotRhythm
 from training.sync import DeltaSync
 
+__all__ = ["LoopConfig", "LoopObserver", "LoopStatus", "OnlineLoop"]
+
 log = logging.getLogger(__name__)
+
+_OUTAGE_WAIT_S = 0.2
+_EVERY_ROW = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopConfig:
-    """What the loop learns from, and when it publishes and saves."""
+    """What the loop learns from, and when it saves."""
 
     recipe: str
     """Name of the recipe, written into snapshots."""
@@ -41,47 +51,24 @@ class LoopConfig:
     """Of the features that this model learns from; other examples are refused."""
     micro_batch: int = 64
     """Examples per learning step; > 0. Part of the model: another value gives another model."""
-    sync_period_ms: int = 400
-    """Wall time between two seals of touched rows; > 0."""
-    snapshot_period_ms: int = 30_000
-    """Wall time between two snapshots; > 0."""
-    sweep_rows: int = 4096
-    """Rows that each message of examples looks at for expiry, in turn; > 0."""
+    snapshots: SnapshotPeriods = field(default_factory=SnapshotPeriods)
+    """How often snapshots are taken."""
+    lag: LagConfig = field(default_factory=LagConfig)
+    """What happens when examples come faster than they are learned."""
+    lag_period_ms: int = 1_000
+    """Wall time between two looks at the log's end; > 0."""
+    sweep_every_s: int = 3_600
+    """Event time between two looks for expired rows, each at the whole table; > 0. Part of the model: which
+    rows are gone must follow from the log, not from where a sweep stood when a trainer was killed."""
     snapshot_at_examples: int = 0
     """Also save, once, when this many examples are learned; 0 is never."""
     poll_timeout_s: float = 0.1
     """How long to wait for examples; bounds how late a due seal can be."""
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch", "sync_period_ms", "snapshot_period_ms", "sweep_rows"):
+        for name in ("micro_batch", "lag_period_ms", "sweep_every_s"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
-
-
-@dataclass(slots=True)
-class LoopStatus:
-    """How far the loop has come; read by observers, written by the loop alone."""
-
-    examples: int = 0
-    source_sequence: int = -1
-    as_of_ms: int = 0
-    offsets: dict[str, int] = field(default_factory=dict)
-    stage_s: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("poll", "learn", "sync", "snapshot"), 0.0)
-    )
-
-
-class LoopObserver(Protocol):
-    """Who is told about progress: metrics, an experiment tracker."""
-
-    def progressed(self, status: LoopStatus, metrics: ProgressiveMetrics) -> None:
-        """Called after each seal, from the loop's own thread."""
-
-    def rejected(self, record: Record, reason: str) -> None:
-        """Called for a message that cannot be learned from; the loop goes on after it."""
-
-    def snapshot_written(self, path: Path, manifest: Manifest) -> None:
-        """Called when a snapshot is durable."""
 
 
 class OnlineLoop:
@@ -102,8 +89,12 @@ class OnlineLoop:
         self._config, self._source, self._learner = config, source, learner
         self._sync, self._checkpoints, self._observer = sync, checkpoints, observer
         self._clock_ms = clock_ms
+        self._rhythm = SnapshotRhythm(config.snapshots, checkpoints, learner, metrics)
         self.metrics = metrics
         self.status = LoopStatus()
+        self._saved_offsets: dict[str, int] = {}
+        self._lag, self._lag_ms = Lag(), 0
+        self._is_cut_off = False
         self._stopping = False
 
     def resume(self, manifest: Manifest) -> None:
@@ -116,7 +107,7 @@ class OnlineLoop:
             )
         self.status.examples = manifest.examples
         self.status.as_of_ms = manifest.as_of_ms
-        self.status.source_sequence = manifest.source_sequence
+        self.status.marks = dict(manifest.marks)
         self.status.offsets = dict(manifest.source_offsets)
         self._source.seek({_partition(name): offset for name, offset in manifest.source_offsets.items()})
 
@@ -125,29 +116,33 @@ class OnlineLoop:
         self._stopping = True
 
     def run(self) -> None:
-        """Loop until ``stop``. The first act is a snapshot, so that replicas can find this start."""
-        self._snapshot()
-        sealed_ms = saved_ms = self._clock_ms()
-        while not self._stopping:
-            before = self.status.examples
-            self.poll_once()
-            now_ms = self._clock_ms()
-            if now_ms - sealed_ms >= self._config.sync_period_ms:
-                self._seal()
-                sealed_ms = now_ms
-            if now_ms - saved_ms >= self._config.snapshot_period_ms or self._passes_mark(before):
-                self._snapshot()
-                saved_ms = now_ms
-        self._snapshot()
+        """Loop until ``stop``. The first act is a full snapshot, so that replicas can find this start."""
+        try:
+            self._save(self._clock_ms(), full=True)
+            while not self._stopping:
+                before = self.status.examples
+                self.poll_once()
+                now_ms = self._clock_ms()
+                if now_ms - self._lag_ms >= self._config.lag_period_ms:
+                    self._look_at_lag(now_ms)
+                if self._sync.is_due(now_ms):
+                    self._seal()
+                if self._passes_mark(before):
+                    self._save(now_ms)
+                else:
+                    self._advance_snapshot(now_ms)
+            self._save(self._clock_ms())
+        finally:
+            self._checkpoints.close()
 
     def _passes_mark(self, before: int) -> bool:
         return before < self._config.snapshot_at_examples <= self.status.examples
 
     def poll_once(self) -> int:
-        """Learn from what one poll brings; how many examples that was."""
+        """Learn from what one poll brings; how many examples that was. A log out of reach brings nothing."""
         before = self.status.examples
         started = time.perf_counter()
-        records = self._source.poll(max_records=16, timeout_s=self._config.poll_timeout_s)
+        records = self._poll()
         polled = time.perf_counter()
         for record in records:
             self._learn_record(record)
@@ -155,21 +150,39 @@ class OnlineLoop:
         self.status.stage_s["learn"] += time.perf_counter() - polled
         return self.status.examples - before
 
+    def _poll(self) -> list[Record]:
+        try:
+            records = self._source.poll(max_records=16, timeout_s=self._config.poll_timeout_s)
+        except OffsetLost:
+            raise
+        except SourceUnavailable as error:
+            if not self._is_cut_off:
+                log.warning("examples_unreachable", extra={"reason": str(error)})
+            self._is_cut_off = True
+            # The source may refuse at once; it is asked again soon, not a thousand times a second.
+            time.sleep(_OUTAGE_WAIT_S)
+            return []
+        self._is_cut_off = self._is_cut_off and not records
+        return records
+
     def _learn_record(self, record: Record) -> None:
+        at = f"{record.topic}/{record.partition}"
         try:
             message = decode_examples(record.value)
-            # A producer that lost an acknowledgement sends a batch again under the same number.
-            if message.sequence > self.status.source_sequence:
-                self._check_layout(message.batch)
+            if message.mark > self.status.marks.get(at, NO_MARK):
+                if len(message.batch):
+                    self._check_layout(message.batch)
                 # Before the first step: a batch that fails half way is not learned from again either.
-                self.status.source_sequence = message.sequence
-                self._learn_batch(message.batch)
+                self.status.marks[at] = message.mark
+                self._learn_message(message)
+            else:
+                self.status.void_messages += 1
         except LayoutMismatch:
             raise
         except RecsysError as error:
             log.warning("batch_rejected", extra={"offset": record.offset, "reason": str(error)})
             self._observer.rejected(record, str(error))
-        self.status.offsets[f"{record.topic}/{record.partition}"] = record.offset + 1
+        self.status.offsets[at] = record.offset + 1
 
     def _check_layout(self, batch: ExampleBatch) -> None:
         if batch.schema_fingerprint != self._config.schema_fingerprint:
@@ -178,17 +191,39 @@ class OnlineLoop:
                 f"{self._config.recipe!r} wants {self._config.schema_fingerprint:016x}; join with this recipe"
             )
 
-    def _learn_batch(self, batch: ExampleBatch) -> None:
-        if not len(batch):
+    def _learn_message(self, message: ExampleMessage) -> None:
+        batch, status = message.batch, self.status
+        if len(batch):
+            newest_ms = int(batch.event_time_ms_B.max())
+            check_event_time(int(batch.event_time_ms_B.min()) // 1000)
+            check_event_time(newest_ms // 1000)
+            learned = thinned(batch, status.share, self._config.lag.seed)
+            period_before = self._learner.table.clock_s // self._config.sweep_every_s
+            predicted_B = learn_in_pieces(self._learner, learned, self._config.micro_batch)
+            if self._learner.table.clock_s // self._config.sweep_every_s > period_before:
+                self._learner.table.sweep(_EVERY_ROW)
+            self.metrics.add(predicted_B, learned.label_B, newest_ms, stated=statements_of(learned))
+            status.as_of_ms = max(status.as_of_ms, newest_ms)
+            status.examples += len(batch)
+        status.watermark_ms = max(status.watermark_ms, message.watermark_ms)
+        status.sent_at_ms = max(status.sent_at_ms, message.sent_at_ms)
+
+    def _look_at_lag(self, now_ms: int) -> None:
+        self._lag_ms = now_ms
+        try:
+            ends, positions = self._source.end_offsets(), self._source.positions()
+        except SourceUnavailable:
             return
-        newest_ms = int(batch.event_time_ms_B.max())
-        check_event_time(int(batch.event_time_ms_B.min()) // 1000)
-        check_event_time(newest_ms // 1000)
-        predicted_B = learn_in_pieces(self._learner, batch, self._config.micro_batch)
-        self._learner.table.sweep(self._config.sweep_rows)
-        self.metrics.add(predicted_B, batch.label_B, newest_ms)
-        self.status.as_of_ms = max(self.status.as_of_ms, newest_ms)
-        self.status.examples += len(batch)
+        status, before = self.status, self._lag
+        status.lag_records = sum(max(0, end - positions.get(at, end)) for at, end in ends.items())
+        # Where all is read, the newest message is old because nothing happened since.
+        is_behind = status.lag_records > 0 and status.sent_at_ms > 0
+        status.lag_ms = max(0, now_ms - status.sent_at_ms) if is_behind else 0
+        self._lag = Lag(records=status.lag_records, wait_ms=status.lag_ms)
+        share = next_share(status.share, before, self._lag, self._config.lag)
+        if share != status.share:
+            log.warning("negatives_thinned", extra={"share": share, "lag_records": status.lag_records})
+            status.share = share
 
     def _seal(self) -> None:
         started = time.perf_counter()
@@ -196,10 +231,29 @@ class OnlineLoop:
         self.status.stage_s["sync"] += time.perf_counter() - started
         self._observer.progressed(self.status, self.metrics)
 
-    def _snapshot(self) -> None:
+    def _save(self, now_ms: int, *, full: bool = False) -> None:
+        self._timed(lambda: self._rhythm.save(now_ms, self._sealed_manifest, full=full))
+
+    def _advance_snapshot(self, now_ms: int) -> None:
+        has_news = self.status.offsets != self._saved_offsets
+        self._timed(lambda: self._rhythm.turn(now_ms, self._sealed_manifest, has_news=has_news))
+
+    def _timed(self, step: Callable[[], Saved | None]) -> None:
+        """Take a step towards a snapshot, and tell of the one that it finished."""
+        started, sealing_s = time.perf_counter(), self.status.stage_s["sync"]
+        saved = step()
+        sealing_s = self.status.stage_s["sync"] - sealing_s
+        self.status.stage_s["snapshot"] += time.perf_counter() - started - sealing_s
+        self.status.snapshot_failures = self._rhythm.failures
+        if saved is not None:
+            self.status.saved_ms = self._rhythm.saved_ms
+            self._saved_offsets = dict(saved.manifest.source_offsets)
+            self._observer.snapshot_written(saved.path, saved.manifest)
+
+    def _sealed_manifest(self) -> Manifest:
+        """Where everything stands, all that was learned being in the delta log."""
         self._seal()
-        started = time.perf_counter()
-        manifest = Manifest(
+        return Manifest(
             model=self._sync.config.model,
             incarnation=self._sync.config.incarnation,
             table_sequence=self._sync.table_sequence,
@@ -208,15 +262,12 @@ class OnlineLoop:
             as_of_ms=self.status.as_of_ms,
             examples=self.status.examples,
             source_offsets=dict(self.status.offsets),
-            source_sequence=self.status.source_sequence,
+            marks=dict(self.status.marks),
             recipe=self._config.recipe,
             schema_fingerprint=self._config.schema_fingerprint,
         )
-        path = self._checkpoints.save(manifest, self._learner, self.metrics)
-        self.status.stage_s["snapshot"] += time.perf_counter() - started
-        self._observer.snapshot_written(path, manifest)
 
 
-def _partition(name: str) -> tuple[str, int]:
+def _partition(name: str) -> Partition:
     topic, _, number = name.rpartition("/")
     return topic, int(number)

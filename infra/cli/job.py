@@ -26,13 +26,14 @@ def archive(
 ) -> None:
     """Copy the examples topic, up to its present end, to parquet."""
     from infra.telemetry import configure_logging
+    from infra.wiring.kafka import kafka_config
     from infra.wiring.recipes import current_settings
-    from streaming.kafka import KafkaConfig, KafkaSource
+    from streaming.kafka import KafkaSource
     from streaming.topics import EXAMPLES
     from training.archive import ExampleArchive, archive_to_end
 
     configure_logging(verbose=verbose)
-    kafka = KafkaConfig(bootstrap=current_settings(kafka_bootstrap=bootstrap).kafka_bootstrap)
+    kafka = kafka_config(current_settings(kafka_bootstrap=bootstrap))
     archived = ExampleArchive(out)
     with closing(KafkaSource(kafka, [(EXAMPLES, 0)])) as source:
         added = archive_to_end(source, archived)

@@ -26,6 +26,7 @@ def replay(
     ] = 0,
     learned_by: Annotated[int, typer.Option(help="Metrics port of the trainer, for --max-in-flight.")] = 0,
     keep_times: Annotated[bool, typer.Option(help="Keep the log's own event times.")] = False,
+    rounds: Annotated[int, typer.Option(help="Play it so many times, as new requests.", min=1)] = 1,
     prepare: Annotated[bool, typer.Option(help="Encode all messages before the first is sent.")] = False,
     metrics_port: MetricsPort = 0,
     verbose: Verbose = False,
@@ -35,10 +36,11 @@ def replay(
     With a recorded log every message is sent as it was, to the topic and partition that it names.
     """
     from feature_store.datasets.requests import play_requests
-    from infra.playing import PlayConfig, Player, encoded
+    from infra.playing import PlayConfig, Player, encoded, repeated
     from infra.telemetry import configure_logging, offer, read_metrics, serve_metrics
+    from infra.wiring.kafka import kafka_config
     from infra.wiring.recipes import current_settings, load_dataset, load_recipe, now_ms
-    from streaming.kafka import KafkaConfig, KafkaSink
+    from streaming.kafka import KafkaSink
     from streaming.replay import read_log
     from streaming.replay import replay as send_again
 
@@ -46,7 +48,7 @@ def replay(
     settings = current_settings(kafka_bootstrap=bootstrap)
     registry = serve_metrics(metrics_port)
     # A product's many senders are one here: let it gather.
-    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap, linger_ms=20))
+    sink = KafkaSink(kafka_config(settings, linger_ms=20))
     if file is not None:
         sent = send_again(read_log(file), sink)
         sink.flush()
@@ -63,7 +65,7 @@ def replay(
     offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)
     offer(registry, "streaming_replay_started_ms", "When the first was sent", lambda: player.started_ms)
     requests = encoded(play_requests(dataset, chosen.schema), events)
-    ready = list(requests) if prepare else requests
+    ready = list(requests) if prepare or rounds > 1 else requests
     collect_rarely()
-    player.play(ready)
+    player.play(ready if rounds == 1 else repeated(list(ready), rounds))
     typer.echo(f"{player.rows} rows sent")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,7 +26,20 @@ def train(
         Path | None, typer.Option("--from", help="Snapshot to begin with where there is none yet.")
     ] = None,
     keep: Annotated[int, typer.Option(help="Snapshots to keep.", min=1)] = 3,
-    snapshot_period_s: Annotated[float, typer.Option(help="Seconds between two snapshots.")] = 30.0,
+    snapshot_period_s: Annotated[
+        float, typer.Option(help="Seconds between two snapshots of what changed.", min=0.001)
+    ] = 5.0,
+    full_snapshot_period_s: Annotated[
+        float, typer.Option(help="Seconds between two snapshots of everything.", min=0.001)
+    ] = 300.0,
+    snapshot_url: Annotated[
+        str | None,
+        typer.Option(help="fsspec URL to mirror snapshots to; else HEADRACE_SNAPSHOT_URL.", metavar="URL"),
+    ] = None,
+    lag_policy: Annotated[
+        Literal["catch_up", "thin"],
+        typer.Option(help="When behind: catch_up learns all, later; thin learns fewer negatives."),
+    ] = "catch_up",
     snapshot_at: Annotated[
         int, typer.Option(help="Also save when this many examples are learned.", min=0)
     ] = 0,
@@ -41,13 +54,18 @@ def train(
     from infra.telemetry import configure_logging
     from infra.wiring.recipes import current_settings, load_recipe
     from infra.wiring.trainer import TrainerOptions, build_trainer
+    from training.lag import LagConfig
+    from training.snapshot_rhythm import SnapshotPeriods
 
     configure_logging(verbose=verbose)
-    settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir)
+    settings = current_settings(kafka_bootstrap=bootstrap, state_dir=state_dir, snapshot_url=snapshot_url)
     options = TrainerOptions(
         start_from=start_from,
         keep=keep,
-        snapshot_period_ms=round(snapshot_period_s * 1000),
+        snapshots=SnapshotPeriods(
+            period_ms=round(snapshot_period_s * 1000), full_period_ms=round(full_snapshot_period_s * 1000)
+        ),
+        lag=LagConfig(policy=lag_policy),
         snapshot_at=snapshot_at,
         track=track,
         metrics_port=metrics_port,

@@ -14,7 +14,10 @@ from recsys.interactions import ExampleBatch
 from recsys.ranking.tower import weights_in
 from recsys.snapshots import read_dense, read_manifest, read_table
 from recsys.table.snapshot import read_rows
+from serving.parameters import as_served
+from streaming.example_log import NO_MARK
 from streaming.example_wire import decode_examples
+from streaming.row_codecs import RowCodec
 from streaming.source import EventSource
 
 
@@ -23,14 +26,14 @@ def examples(source: EventSource, snapshot: Path) -> Iterator[ExampleBatch]:
 
     Windows go on closing while the processes end, so the log's end may lie further on.
     """
-    end = sum(read_manifest(snapshot).source_offsets.values())
-    newest = -1
+    end, newest = sum(read_manifest(snapshot).source_offsets.values()), NO_MARK
     while sum(source.positions().values()) < end:
         for record in source.poll(max_records=64, timeout_s=1.0):
             message = decode_examples(record.value)
-            if newest < message.sequence and record.offset < end:
-                newest = message.sequence
-                yield message.batch
+            if newest < message.mark and record.offset < end:
+                newest = message.mark
+                if len(message.batch):
+                    yield message.batch
 
 
 def distinct_keys(batches: list[ExampleBatch]) -> int:
@@ -57,9 +60,10 @@ def frozen_tally(recipe: Recipe, snapshot: Path, batches: list[ExampleBatch]) ->
 
 
 def row_mismatches(recipe: Recipe, snapshot: Path, exported_rows: Path) -> int:
-    """Rows that training and serving do not hold alike, and rows that only one of them has."""
+    """Rows that serving does not hold as the codec says the training row, and rows that only one has."""
     trained, served = make_table(recipe), make_table(recipe)
     read_table(snapshot, trained)
+    as_served(trained, RowCodec.of(recipe.wire_codec, trained.spec))
     read_rows(exported_rows, served)
     in_both = np.intersect1d(trained.keys(), served.keys(), assume_unique=True)
     only_one = len(trained) + len(served) - 2 * len(in_both)

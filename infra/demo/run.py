@@ -123,13 +123,13 @@ class Demo:
         return address
 
     def _product(self, address: str, sink: KafkaSink) -> ProductService:
-        log = self.dataset.log
+        log, label = self.dataset.log, self.recipe.join.rules.labels[0]
         config = ProductConfig(
             address=address,
             user_ids=np.unique(log.user_id_N[: self.config.events]),
             item_ids=np.unique(log.item_id_N[: self.config.events]),
-            feedback_kind=self.recipe.join.label.kind,
-            positive_value=self.recipe.join.label.at_least,
+            feedback_kind=label.kind,
+            positive_value=1.0 if label.at_least is None else label.at_least,
         )
         return ProductService(config, sink, now_ms)
 
@@ -240,7 +240,9 @@ class Demo:
     def _built_in_wait_ms(self) -> int:
         """What the recipe makes every example wait on purpose."""
         join = self.recipe.join
-        return join.wait_window_ms + join.allowed_disorder_ms if join.emit == "in_order" else 0
+        if join.rules.emit != "in_order":
+            return 0
+        return max(label.wait_ms for label in join.rules.labels) + join.allowed_disorder_ms
 
     def _stage_share(self) -> dict[str, float]:
         total = sum(self.cpu_s.values())

@@ -7,7 +7,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.follower import ReplicaFollower
+from serving.follower import FollowerStatus, ReplicaFollower
 from serving.replica import ApplyOutcome, Replica
 
 
@@ -34,6 +34,11 @@ class ServingTelemetry:
         age.set_function(lambda: _age_ms(replica, clock_ms))
         sequence = Gauge("serving_table_sequence", "Newest applied delta", registry=registry)
         sequence.set_function(lambda: replica.parameters.table_sequence if replica.ready.is_set() else -1)
+        skew = Gauge("serving_dense_skew_ms", "Event time of dense weights ahead of rows", registry=registry)
+        skew.set_function(lambda: replica.parameters.skew_ms if replica.ready.is_set() else float("nan"))
+        doing = Gauge("serving_follower_status", "1 for what it is doing", ["status"], registry=registry)
+        for status in FollowerStatus:
+            doing.labels(status.value).set_function(partial(_is_doing, follower, status))
         # Read when asked: a replica in trouble must show it while nobody asks for rankings.
         applied = Gauge("serving_deltas_total", "Deltas by outcome", ["outcome"], registry=registry)
         for outcome in ApplyOutcome:
@@ -43,6 +48,10 @@ class ServingTelemetry:
         """Count one answer."""
         self._answers.labels(code).inc()
         self._seconds.observe(seconds)
+
+
+def _is_doing(follower: ReplicaFollower, status: FollowerStatus) -> float:
+    return float(follower.status is status)
 
 
 def _age_ms(replica: Replica, clock_ms: Callable[[], int]) -> float:

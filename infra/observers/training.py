@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from streaming.sink import EventSink
 from streaming.source import Record
 from streaming.topics import DEAD_LETTER
 from training.errors import TrainingError
-from training.online_loop import LoopStatus
+from training.loop_status import LoopStatus
+from training.sync import DeltaSync
 
 if TYPE_CHECKING:
     from training.promotion.mlflow_registry import RunLog
@@ -34,10 +36,14 @@ class TrainingTelemetry:
         self,
         registry: CollectorRegistry,
         table: EmbeddingTable,
+        sync: DeltaSync,
         sink: EventSink,
         run: RunLog | None,
+        *,
+        clock_ms: Callable[[], int],
     ) -> None:
-        self._table, self._sink, self._run = table, sink, run
+        self._table, self._sync, self._sink, self._run = table, sync, sink, run
+        self._clock_ms = clock_ms
         self._latest: dict[str, float] = {}
         self._status: LoopStatus | None = None
         self._rejected = Counter("training_rejected_batches", "Batches in dead-letter", registry=registry)
@@ -48,6 +54,21 @@ class TrainingTelemetry:
         self._keys = Gauge("training_table_keys", "What became of keys", ["fate"], registry=registry)
         self._bytes = Gauge("training_table_bytes", "Bytes of the table", ["kind"], registry=registry)
         self._as_of = Gauge("training_as_of_ms", "Event time of the newest example", registry=registry)
+        self._lag = Gauge("training_lag_records", "Messages behind the log's end", registry=registry)
+        self._share = Gauge("training_negative_share", "Share of negatives learned", registry=registry)
+        self._void = Gauge("training_void_messages_total", "Sent twice, or behind a fence", registry=registry)
+        self._failed = Gauge("training_snapshot_failures_total", "Snapshots not written", registry=registry)
+        self._sync_rows = Gauge("training_sync_rows_total", "Rows published", registry=registry)
+        self._sync_bytes = Gauge("training_sync_bytes_total", "Bytes of deltas published", registry=registry)
+        self._sync_period = Gauge("training_sync_period_ms", "From seal to seal", registry=registry)
+        self._sync_pending = Gauge("training_sync_pending_rows", "Rows of failed seals", registry=registry)
+        # Ages grow while nothing happens, so they are read when somebody asks.
+        for name, meaning, since in (
+            ("training_sample_age_seconds", "Since the newest example was shown", "as_of_ms"),
+            ("training_watermark_age_seconds", "Event time behind the clock", "watermark_ms"),
+            ("training_snapshot_age_seconds", "Since the newest snapshot", "saved_ms"),
+        ):
+            Gauge(name, meaning, registry=registry).set_function(partial(self._age_s, since))
         self._metric = Gauge("training_progressive", "Metrics so far", ["metric"], registry=registry)
         self._stage = Gauge(
             "training_stage_seconds_total", "Wall time by stage", ["stage"], registry=registry
@@ -62,16 +83,28 @@ class TrainingTelemetry:
         for kind, size in asdict(self._table.memory()).items():
             self._bytes.labels(kind.removeprefix("bytes_")).set(size)
         self._as_of.set(status.as_of_ms)
+        self._lag.set(status.lag_records)
+        self._share.set(status.share)
+        self._void.set(status.void_messages)
+        self._failed.set(status.snapshot_failures)
+        self._sync_rows.set(self._sync.rows_sent)
+        self._sync_bytes.set(self._sync.bytes_sent)
+        self._sync_period.set(self._sync.period_ms)
+        self._sync_pending.set(self._sync.pending_rows)
         self._latest = metrics.total.metrics()
         for name, value in self._latest.items():
             self._metric.labels(name).set(value)
         for stage, seconds in status.stage_s.items():
             self._stage.labels(stage).set(seconds)
 
+    def _age_s(self, since: str) -> float:
+        since_ms = getattr(self._status, since) if self._status else 0
+        return (self._clock_ms() - since_ms) / 1000 if since_ms else float("nan")
+
     def rejected(self, record: Record, reason: str) -> None:
         """Count it and keep its bytes for somebody to look at."""
         self._rejected.inc()
-        letter = encode_dead_letter(record, reason, rejected_at_ms=time.time_ns() // 1_000_000)
+        letter = encode_dead_letter(record, reason, rejected_at_ms=self._clock_ms())
         try:
             self._sink.publish(DEAD_LETTER, record.topic.encode(), letter)
         except SinkUnavailable as error:

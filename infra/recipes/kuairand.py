@@ -11,7 +11,7 @@ from infra.recipes.recipe import Recipe, wide_and_vector
 from infra.settings import Settings
 from recsys.features import Feature, FeatureSchema
 from recsys.ranking.deepfm import DeepFMConfig
-from streaming.label_join import JoinConfig, LabelRule
+from streaming.join_rules import JoinConfig, JoinRules, LabelRule
 
 ID, CODE = 24, 8
 BUSIEST_TAB = "1"
@@ -63,9 +63,7 @@ def kuairand() -> Recipe:
         # Negatives are known only when their window closes. In order, so that no example is predicted
         # by a model that has already seen later clicks of the same sitting.
         join=JoinConfig(
-            label=LabelRule(kind="click", at_least=1.0),
-            emit="in_order",
-            wait_window_ms=1_500,
+            rules=JoinRules(labels=(LabelRule(kind="click", wait_ms=1_500),), emit="in_order"),
             allowed_disorder_ms=300,
         ),
         domains=TABS,

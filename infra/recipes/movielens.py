@@ -6,7 +6,7 @@ from feature_store.datasets.movielens import load_movielens
 from infra.recipes.recipe import Recipe, wide_and_vector
 from recsys.features import Feature, FeatureSchema
 from recsys.ranking.deepfm import DeepFMConfig
-from streaming.label_join import JoinConfig, LabelRule
+from streaming.join_rules import JoinConfig, JoinRules, LabelRule
 
 ID, CODE, DAY = 24, 12, 20
 
@@ -36,9 +36,7 @@ def movielens() -> Recipe:
         tower=DeepFMConfig(n_features=len(SCHEMA.features), vector_dim=8, hidden=(32,)),
         # Every film that was rated has a rating, low ones too: nothing has to wait for a window.
         join=JoinConfig(
-            label=LabelRule(kind="rating", at_least=4.0),
-            emit="at_once",
-            wait_window_ms=5_000,
+            rules=JoinRules(labels=(LabelRule(kind="rating", at_least=4.0, wait_ms=5_000),)),
             allowed_disorder_ms=1_000,
         ),
         domains=("movies",),

@@ -13,7 +13,8 @@ from recsys.features import FeatureSchema
 from recsys.ranking.adam import AdamConfig
 from recsys.ranking.tower import TowerConfig
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
-from streaming.label_join import JoinConfig
+from streaming.join_rules import JoinConfig
+from streaming.row_codecs import CodecName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,10 @@ class Recipe:
     """Numbers that a request may carry to replace a "request." column of the same name."""
     micro_batch: int = 64
     """Examples per learning step: part of the model."""
+    wire_codec: CodecName = "fp32"
+    """How rows travel from training to serving, and so what is served of them."""
+    dense_period_ms: int = 0
+    """Dense parameters travel with the first seal after so much time; 0: with each."""
     demo_events: int | None = None
     """How many rows of the log the demo replays; None: all."""
 

@@ -12,6 +12,7 @@ from infra.recipes.kuairand import kuairand
 from infra.recipes.movielens import movielens
 from infra.recipes.recipe import Recipe
 from infra.settings import Settings, settings_from
+from infra.snapshot_store import SnapshotStore
 from recsys.errors import ConfigError
 from recsys.ranking.scorer import RankingScorer
 from recsys.table.native import NativeTable
@@ -66,3 +67,10 @@ def build_registry(settings: Settings) -> ModelRegistry:
 def snapshot_folder(recipe: Recipe, settings: Settings) -> Path:
     """Where a recipe's online trainer keeps its snapshots."""
     return settings.state_dir / recipe.name / "snapshots"
+
+
+def snapshot_store(recipe: Recipe, settings: Settings) -> SnapshotStore | None:
+    """Where a recipe's snapshots are mirrored; None where they are not."""
+    if not settings.snapshot_url:
+        return None
+    return SnapshotStore(f"{settings.snapshot_url.rstrip('/')}/{recipe.name}")

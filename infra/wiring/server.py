@@ -6,19 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.features import DatasetFeatures
-from infra.model_sources import AliasSource, FolderSource
+from infra.model_sources import AliasSource, FolderSource, UrlSource
 from infra.observers.serving import ServingTelemetry
 from infra.recipes.recipe import Recipe
 from infra.settings import Settings
 from infra.telemetry import serve_metrics
-from infra.wiring.recipes import build_registry, load_dataset, make_scorer, now_ms, snapshot_folder
+from infra.wiring.kafka import kafka_config
+from infra.wiring.recipes import (
+    build_registry,
+    load_dataset,
+    make_scorer,
+    now_ms,
+    snapshot_folder,
+    snapshot_store,
+)
 from serving.follower import ReplicaFollower
 from serving.impressions import ImpressionLog
 from serving.pipeline import RankLimits
 from serving.replica import Replica
 from serving.service import RecommenderService, ServiceConfig
 from streaming.deltas import DeltaSubscriber
-from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
+from streaming.kafka import KafkaSink, KafkaSource
 from streaming.topics import DELTAS
 
 
@@ -51,13 +59,19 @@ class Server:
 
 def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> Server:
     """A server whose replica follows the trainer's log, or a registry alias and that model's log."""
-    kafka = KafkaConfig(bootstrap=settings.kafka_bootstrap)
+    kafka = kafka_config(settings)
     dataset = load_dataset(recipe, settings, options.data_dir)
-    replica = Replica(lambda: make_scorer(recipe), recipe.schema.fingerprint)
-    folder = FolderSource(snapshot_folder(recipe, settings))
-    source: FolderSource | AliasSource = folder
+    replica = Replica(lambda: make_scorer(recipe), recipe.schema.fingerprint, codec=recipe.wire_codec)
+    folder, store = snapshot_folder(recipe, settings), snapshot_store(recipe, settings)
+    # A server on another host sees the trainer's snapshots only through the store.
+    newest = (
+        FolderSource(folder)
+        if store is None
+        else UrlSource(store, settings.cache_dir / "snapshots" / recipe.name)
+    )
+    source: FolderSource | UrlSource | AliasSource = newest
     if options.model is not None:
-        source = AliasSource(build_registry(settings), options.model, folder)
+        source = AliasSource(build_registry(settings), options.model, newest)
     follower = ReplicaFollower(replica, DeltaSubscriber(KafkaSource(kafka, [(DELTAS, 0)])), source)
     telemetry = ServingTelemetry(serve_metrics(options.metrics_port), replica, follower, now_ms)
     impressions = KafkaSink(kafka)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.observers.several import Observers
 from infra.observers.training import TrainingTelemetry
 from infra.recipes.recipe import Recipe
 from infra.settings import Settings
+from infra.snapshot_mirror import SnapshotMirror
+from infra.snapshot_store import SnapshotStore, fetch_newer
 from infra.telemetry import serve_metrics
-from infra.wiring.recipes import build_registry, make_table, now_ms, snapshot_folder
+from infra.wiring.kafka import kafka_config
+from infra.wiring.recipes import build_registry, make_table, now_ms, snapshot_folder, snapshot_store
 from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest, read_manifest
+from recsys.table.table import EmbeddingTable
 from streaming.deltas import DeltaPublisher
-from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
+from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource, partition_count
+from streaming.merged_source import MergedSource
+from streaming.source import EventSource
 from streaming.topics import EXAMPLES
 from training.checkpoints import CheckpointConfig, Checkpoints, restore_from
+from training.lag import LagConfig
 from training.online_loop import LoopConfig, OnlineLoop
+from training.snapshot_rhythm import SnapshotPeriods
 from training.sync import DeltaSync, SyncConfig
 
 
@@ -36,7 +45,10 @@ class TrainerOptions:
     """Snapshot of a model to go on from, where the state folder has none yet."""
     keep: int = 3
     """Snapshots that stay."""
-    snapshot_period_ms: int = 30_000
+    snapshots: SnapshotPeriods = field(default_factory=SnapshotPeriods)
+    """How often they are taken."""
+    lag: LagConfig = field(default_factory=LagConfig)
+    """What happens when examples come faster than they are learned."""
     snapshot_at: int = 0
     """Also save when so many examples are learned; 0: never."""
     track: bool = False
@@ -51,49 +63,84 @@ class Trainer:
 
     loop: OnlineLoop
     telemetry: TrainingTelemetry
+    mirror: SnapshotMirror | None
 
     def run(self) -> None:
         """Loop until stopped; a tracked run ends with it, as failed where the loop fails."""
         failed = True
+        if self.mirror is not None:
+            self.mirror.start()
         try:
             self.loop.run()
             failed = False
         finally:
+            if self.mirror is not None:
+                self.mirror.close()
             self.telemetry.finish(failed=failed)
 
 
 def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -> Trainer:
     """An online loop that goes on from its newest snapshot, from ``start_from``, or from nothing."""
-    kafka = KafkaConfig(bootstrap=settings.kafka_bootstrap)
+    kafka = kafka_config(settings)
     learner, metrics = build_learner(recipe), ProgressiveMetrics(window_ms=60_000)
-    checkpoints = Checkpoints(CheckpointConfig(folder=snapshot_folder(recipe, settings), keep=options.keep))
-    manifest = checkpoints.restore(learner, metrics)
-    if options.start_from is not None:
-        if manifest is None:
-            manifest = restore_from(options.start_from, learner)
-        else:
-            _check_lineage(options.start_from, manifest, snapshot_folder(recipe, settings))
+    folder = snapshot_folder(recipe, settings)
+    checkpoints = Checkpoints(CheckpointConfig(folder=folder, keep=options.keep))
+    store = snapshot_store(recipe, settings)
+    manifest = _restored(
+        checkpoints, learner, metrics, store=store, folder=folder, start_from=options.start_from
+    )
     sync = DeltaSync(learner, DeltaPublisher(KafkaSink(kafka)), _lineage(recipe, manifest))
-    telemetry = _telemetry(recipe, settings, options, learner)
+    telemetry = _telemetry(recipe, settings, options, learner.table, sync)
+    mirror = SnapshotMirror(store, folder) if store is not None else None
     loop = OnlineLoop(
         LoopConfig(
             recipe=recipe.name,
             schema_fingerprint=recipe.schema.fingerprint,
             micro_batch=recipe.micro_batch,
-            snapshot_period_ms=options.snapshot_period_ms,
+            snapshots=options.snapshots,
+            lag=options.lag,
             snapshot_at_examples=options.snapshot_at,
         ),
-        KafkaSource(kafka, [(EXAMPLES, 0)]),
+        _examples(kafka),
         learner,
         sync,
         checkpoints,
         metrics=metrics,
-        observer=telemetry,
+        observer=telemetry if mirror is None else Observers((telemetry, mirror)),
         clock_ms=now_ms,
     )
     if manifest is not None:
         loop.resume(manifest)
-    return Trainer(loop, telemetry)
+    return Trainer(loop, telemetry, mirror)
+
+
+def _restored(
+    checkpoints: Checkpoints,
+    learner: RankingLearner,
+    metrics: ProgressiveMetrics,
+    *,
+    store: SnapshotStore | None,
+    folder: Path,
+    start_from: Path | None,
+) -> Manifest | None:
+    """Load what there is to go on from; its manifest, under the highest incarnation that is known."""
+    # What a store knows of was published: the next start must be new to whoever follows it.
+    highest = fetch_newer(store, folder) if store is not None else 0
+    manifest = checkpoints.restore(learner, metrics)
+    if start_from is not None:
+        if manifest is None:
+            return restore_from(start_from, learner)
+        _check_lineage(start_from, manifest, folder)
+    if manifest is None:
+        return None
+    return manifest.model_copy(update={"incarnation": max(highest, manifest.incarnation)})
+
+
+def _examples(kafka: KafkaConfig) -> EventSource:
+    """All partitions of the example topic, in the one order that follows from its log."""
+    count = partition_count(kafka, EXAMPLES)
+    sources = {(EXAMPLES, n): KafkaSource(kafka, [(EXAMPLES, n)]) for n in range(count)}
+    return sources[EXAMPLES, 0] if count == 1 else MergedSource(sources, clock_ms=now_ms)
 
 
 def _check_lineage(start_from: Path, restored: Manifest, folder: Path) -> None:
@@ -106,19 +153,23 @@ def _check_lineage(start_from: Path, restored: Manifest, folder: Path) -> None:
 
 
 def _lineage(recipe: Recipe, manifest: Manifest | None) -> SyncConfig:
-    if manifest is None:
-        return SyncConfig(model=f"{recipe.name}-{uuid.uuid4().hex[:8]}", incarnation=1)
-    return SyncConfig(model=manifest.model, incarnation=manifest.incarnation + 1)
+    return SyncConfig(
+        model=f"{recipe.name}-{uuid.uuid4().hex[:8]}" if manifest is None else manifest.model,
+        incarnation=1 if manifest is None else manifest.incarnation + 1,
+        codec=recipe.wire_codec,
+        dense_period_ms=recipe.dense_period_ms,
+    )
 
 
 def _telemetry(
-    recipe: Recipe, settings: Settings, options: TrainerOptions, learner: RankingLearner
+    recipe: Recipe, settings: Settings, options: TrainerOptions, table: EmbeddingTable, sync: DeltaSync
 ) -> TrainingTelemetry:
     run = None
     if options.track:
         run = build_registry(settings).start_run(recipe.name, parameters_of(recipe))
-    sink = KafkaSink(KafkaConfig(bootstrap=settings.kafka_bootstrap))
-    return TrainingTelemetry(serve_metrics(options.metrics_port), learner.table, sink, run)
+    sink = KafkaSink(kafka_config(settings))
+    registry = serve_metrics(options.metrics_port)
+    return TrainingTelemetry(registry, table, sync, sink, run, clock_ms=now_ms)
 
 
 def parameters_of(recipe: Recipe) -> dict[str, object]:

@@ -5,6 +5,9 @@ summed gradient, so a rare key learns as fast from its one example in a large ba
 one; with means it would hardly move. The dense weights take an Adam step along the mean, whose size
 does not depend on the batch.
 
+Where negatives were sampled, stated too early or taken back, the loss allows for it and the
+probability stays that of the whole stream: ``sampling_correction`` says how.
+
 Axes: B examples of a batch, F features, T keys in all, W = F * (1 + K) columns of a pooled row.
 """
 
@@ -21,6 +24,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recsys.errors import GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
 from recsys.ranking.adam import AdamConfig, FlatAdam
+from recsys.ranking.sampling_correction import corrected_loss
+from recsys.ranking.statements import Statements
 from recsys.ranking.tower import (
     WEIGHT,
     TowerConfig,
@@ -71,30 +76,40 @@ class RankingLearner:
         with torch.no_grad():
             return _probabilities(self._logits(batch))
 
-    def learn(self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int) -> float:
+    def learn(
+        self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int, stated: Statements | None = None
+    ) -> float:
         """Take one step along the batch's gradient; return its mean log loss before that step.
 
-        Labels are in [0, 1]; ``event_time_s`` is the newest event's time, seconds since 1970. An empty
-        batch changes nothing and gives NaN. Raises ShapeError for labels that do not fit the batch and
-        GradientError when the loss or a gradient is not finite; the state is then as it was.
+        Labels are in [0, 1]; ``event_time_s`` is the newest event's time, seconds since 1970; ``stated``
+        says how the rows came to be, None that all are plain. An empty batch changes nothing and gives
+        NaN. Raises ShapeError for labels or statements that do not fit the batch and GradientError when
+        the loss or a gradient is not finite; the state is then as it was.
         """
-        return self._step(batch, labels_B, event_time_s)[1]
+        return self._step(batch, labels_B, event_time_s, stated)[1]
 
-    def step(self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int) -> Floats:
-        """``predict`` and then ``learn`` in one forward pass; return what was predicted, (B,)."""
-        return self._step(batch, labels_B, event_time_s)[0]
+    def step(
+        self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int, stated: Statements | None = None
+    ) -> Floats:
+        """``predict`` and then ``learn`` in one forward pass; return what was predicted, (B,).
 
-    def _step(self, batch: RaggedKeys, labels_B: Floats, event_time_s: int) -> tuple[Floats, float]:
+        The prediction is what is served, of the whole stream, however the rows came to be stated.
+        """
+        return self._step(batch, labels_B, event_time_s, stated)[0]
+
+    def _step(
+        self, batch: RaggedKeys, labels_B: Floats, event_time_s: int, stated: Statements | None
+    ) -> tuple[Floats, float]:
         if labels_B.dtype != np.float32 or labels_B.shape != (len(batch),):
             raise ShapeError(
                 f"want float32 labels of shape ({len(batch)},), got {labels_B.dtype} {labels_B.shape}"
             )
+        if stated is not None and len(stated) != len(batch):
+            raise ShapeError(f"want statements of {len(batch)} rows, got {len(stated)}")
         if not len(batch):
             return np.empty(0, np.float32), float("nan")
         logit_B = self._logits(batch)
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            logit_B, torch.tensor(labels_B), reduction="sum"
-        )
+        loss = _loss(logit_B, torch.tensor(labels_B), stated)
         total = float(loss.detach())
         if not np.isfinite(total):
             raise GradientError(
@@ -154,6 +169,12 @@ class RankingLearner:
         for name, first, second in self._adam.moments():
             first[...], second[...] = state[_FIRST + name], state[_SECOND + name]
         self._adam.steps = int(state[_STEPS][0])
+
+
+def _loss(logit_B: Tensor, label_B: Tensor, stated: Statements | None) -> Tensor:
+    if stated is None:
+        return nn.functional.binary_cross_entropy_with_logits(logit_B, label_B, reduction="sum")
+    return corrected_loss(logit_B, label_B, stated)
 
 
 def _probabilities(logit_B: Tensor) -> Floats:

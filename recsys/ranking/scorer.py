@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, ShapeError
 from recsys.features import Lengths, RaggedKeys
+from recsys.ranking.sampling_correction import serving_shift
 from recsys.ranking.tower import TowerConfig, check_table, import_weights
 from recsys.table.table import EmbeddingTable
 
@@ -50,7 +51,13 @@ class RankingScorer:
         tower: TowerConfig,
         pooling: Mapping[str, Literal["sum", "mean"]],
         weights: Mapping[str, Floats] | None = None,
+        *,
+        sample_rate: float = 1.0,
     ) -> None:
+        """``sample_rate`` is for a model that was trained elsewhere, on that share of the negatives and
+        without a correction; our own learner corrects in its loss, and needs none here.
+        """
+        self._shift = serving_shift(sample_rate)
         check_table(tower, table.spec, len(pooling))
         for feature, how in pooling.items():
             if how not in ("sum", "mean"):
@@ -63,7 +70,7 @@ class RankingScorer:
             self.load_dense(weights)
 
     def score(self, batch: RaggedKeys) -> Floats:
-        """Probability of the label for each candidate, (N,), equal to the learner's ``predict``.
+        """Probability of the label for each candidate, (N,): the learner's ``predict``, at rate 1.
 
         Raises ShapeError unless the batch has as many features as the tower.
         """
@@ -77,7 +84,7 @@ class RankingScorer:
         rows_TD = self._table.lookup(batch.keys_T)
         with torch.inference_mode():
             logit_N = tower(pool_rows(rows_TD, batch.lengths_NF, self._is_mean_F))
-            p_N: Floats = torch.sigmoid(logit_N).numpy()
+            p_N: Floats = torch.sigmoid(logit_N + self._shift if self._shift else logit_N).numpy()
         return p_N
 
     def load_dense(self, weights: Mapping[str, Floats]) -> None:

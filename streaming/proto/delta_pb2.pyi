@@ -10,8 +10,12 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CODEC_UNSPECIFIED: _ClassVar[Codec]
     CODEC_FP32: _ClassVar[Codec]
+    CODEC_FP16: _ClassVar[Codec]
+    CODEC_INT8_ROW: _ClassVar[Codec]
 CODEC_UNSPECIFIED: Codec
 CODEC_FP32: Codec
+CODEC_FP16: Codec
+CODEC_INT8_ROW: Codec
 
 class Delta(_message.Message):
     __slots__ = ("table", "dense", "crc32c")
@@ -24,7 +28,7 @@ class Delta(_message.Message):
     def __init__(self, table: _Optional[_Union[TableDelta, _Mapping]] = ..., dense: _Optional[_Union[DenseDelta, _Mapping]] = ..., crc32c: _Optional[int] = ...) -> None: ...
 
 class TableDelta(_message.Message):
-    __slots__ = ("model", "table", "spec_fingerprint", "shard", "incarnation", "sequence", "base_sequence", "as_of_ms", "sealed_at_ms", "codec", "updated_keys", "rows", "expired_keys")
+    __slots__ = ("model", "table", "spec_fingerprint", "shard", "incarnation", "sequence", "base_sequence", "as_of_ms", "sealed_at_ms", "codec", "updated_keys", "rows", "expired_keys", "dense_sequence")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     SPEC_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +42,7 @@ class TableDelta(_message.Message):
     UPDATED_KEYS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    DENSE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     model: str
     table: str
     spec_fingerprint: int
@@ -51,7 +56,8 @@ class TableDelta(_message.Message):
     updated_keys: bytes
     rows: bytes
     expired_keys: bytes
-    def __init__(self, model: _Optional[str] = ..., table: _Optional[str] = ..., spec_fingerprint: _Optional[int] = ..., shard: _Optional[int] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ..., base_sequence: _Optional[int] = ..., as_of_ms: _Optional[int] = ..., sealed_at_ms: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., updated_keys: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., expired_keys: _Optional[bytes] = ...) -> None: ...
+    dense_sequence: int
+    def __init__(self, model: _Optional[str] = ..., table: _Optional[str] = ..., spec_fingerprint: _Optional[int] = ..., shard: _Optional[int] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ..., base_sequence: _Optional[int] = ..., as_of_ms: _Optional[int] = ..., sealed_at_ms: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ..., updated_keys: _Optional[bytes] = ..., rows: _Optional[bytes] = ..., expired_keys: _Optional[bytes] = ..., dense_sequence: _Optional[int] = ...) -> None: ...
 
 class DenseDelta(_message.Message):
     __slots__ = ("model", "incarnation", "sequence", "as_of_ms", "sealed_at_ms", "safetensors")

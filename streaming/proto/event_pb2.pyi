@@ -55,17 +55,21 @@ class Feedback(_message.Message):
     def __init__(self, event_id: _Optional[int] = ..., request_id: _Optional[str] = ..., user_id: _Optional[int] = ..., item_id: _Optional[int] = ..., kind: _Optional[str] = ..., value: _Optional[float] = ..., event_time_ms: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("topic", "partition", "offset", "reason", "payload", "rejected_at_ms")
+    __slots__ = ("topic", "partition", "offset", "reason", "payload", "rejected_at_ms", "key", "replayed_at_ms")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     REJECTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     offset: int
     reason: str
     payload: bytes
     rejected_at_ms: int
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., reason: _Optional[str] = ..., payload: _Optional[bytes] = ..., rejected_at_ms: _Optional[int] = ...) -> None: ...
+    key: bytes
+    replayed_at_ms: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., reason: _Optional[str] = ..., payload: _Optional[bytes] = ..., rejected_at_ms: _Optional[int] = ..., key: _Optional[bytes] = ..., replayed_at_ms: _Optional[int] = ...) -> None: ...

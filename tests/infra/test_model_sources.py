@@ -24,7 +24,7 @@ def saved(folder: Path, model: str, examples: int, at_s: int) -> Path:
             as_of_ms=0,
             examples=examples,
             source_offsets={},
-            source_sequence=0,
+            marks={},
             recipe="movielens",
             schema_fingerprint=1,
         ),

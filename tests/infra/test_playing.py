@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.playing import PlayConfig, Player, encoded
+from infra.playing import PlayConfig, Player, encoded, repeated
 from recsys.features import RaggedKeys
 from recsys.interactions import Feedback, Impression
 from streaming.events import decode_feedback, decode_impression
@@ -102,3 +102,15 @@ def test_what_was_learned_before_this_log_was_played_does_not_count_as_learned_f
     player.play(encoded(requests([1] * 300)))
     assert looks[:3] == [0, 0, 200], "it went on while 200 rows were in flight"
     assert player.rows == 300
+
+
+@given(PAGES, st.integers(1, 4))
+def test_each_round_of_a_repeated_log_is_the_same_but_for_its_request_ids(pages, rounds):
+    once = list(encoded(requests(pages)))
+    again = list(repeated(once, rounds))
+    impressions = [decode_impression(request.impression) for request in again]
+    assert len({impression.request_id for impression in impressions}) == rounds * len(pages)
+    for request, impression, first in zip(again, impressions, once * rounds, strict=True):
+        assert impression.item_ids_K.tolist() == decode_impression(first.impression).item_ids_K.tolist()
+        answered = {decode_feedback(one).request_id for one in request.feedback}
+        assert answered == {request.request_id} == {impression.request_id}

@@ -27,7 +27,7 @@ def test_the_recipe_beats_a_linear_ftrl_and_is_calibrated(recsys_data: Path) -> 
         # A row that the log holds twice is a message sent twice; the joiner drops it.
         if impression.request_id not in seen:
             seen.add(impression.request_id)
-            clicked = {one.item_id for one in feedback if one.value >= recipe.join.label.at_least}
+            clicked = {one.item_id for one in feedback if recipe.join.rules.labels[0].label_of(one.value)}
             keys.append(impression.keys)
             labels += [float(item in clicked) for item in impression.item_ids_K.tolist()]
     label_N = np.array(labels, np.float32)

@@ -44,7 +44,7 @@ def snapshot(folder: Path, model: str, label: float) -> Path:
         as_of_ms=1,
         examples=640,
         source_offsets={},
-        source_sequence=0,
+        marks={},
         recipe=RECIPE.name,
         schema_fingerprint=RECIPE.schema.fingerprint,
     )

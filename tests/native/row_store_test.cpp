@@ -28,7 +28,7 @@ std::vector<Slice> with_state() {
 std::uint32_t add(RowStore& store, std::uint64_t key) {
   std::vector<float> scratch(store.layout().dim());
   const RowStore::Writing mark(store);
-  return store.add(key, kRateOfOne, scratch.data(), kPinsNothing);
+  return store.add(key, nullptr, kRateOfOne, scratch.data(), kPinsNothing);
 }
 
 void drop(RowStore& store, std::uint64_t key) {

@@ -167,9 +167,28 @@ void the_first_rows_of_an_empty_table_are_found_beside_its_readers() {
   }
 }
 
+// A replica's rows come by assign: between absent and assigned there is nothing to be read.
+void a_new_row_is_never_seen_with_other_weights_than_those_assigned() {
+  Slice drawn = plain_sgd(kDim);
+  drawn.low = 5.0f;
+  drawn.width = 1.0f;
+  Table table({drawn}, KeyRules(), false, Nonfinite::kRefuse, 2);
+  const auto all = keys_from(0, 20'000);
+  beside(
+      [&] {
+        for (std::uint64_t step = 0; step < 20; ++step) assign_ones(table, keys_from(1000 * step, 1000));
+      },
+      {[&] {
+        std::vector<float> weights(all.size() * kDim);
+        table.lookup(all, weights.data());
+        CHECK(std::all_of(weights.begin(), weights.end(), [](float w) { return w == 0.0f || w == 1.0f; }));
+      }});
+}
+
 }  // namespace
 
 int main() {
+  a_new_row_is_never_seen_with_other_weights_than_those_assigned();
   lookups_see_whole_rows_while_the_table_learns_grows_erases_and_moves();
   a_bag_that_is_read_again_counts_no_key_twice();
   a_key_that_stays_is_never_missed_while_the_index_grows();

@@ -149,7 +149,7 @@ def test_a_folder_that_is_not_there_holds_no_snapshots(tmp_path: Path) -> None:
 
 def test_a_snapshot_of_another_format_is_refused(small: Any, tmp_path: Path) -> None:
     path = write(small, tmp_path)
-    write_manifest(path, small.manifest().model_copy(update={"format": 2}))
+    write_manifest(path, small.manifest().model_copy(update={"format": 1}))
     with pytest.raises(SnapshotError, match="no usable manifest"):
         read_manifest(path)
 

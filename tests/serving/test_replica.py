@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import SnapshotError
+from recsys.errors import ShapeError, SnapshotError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.snapshots import snapshots, write_snapshot
 from serving.errors import NotReady, SpecMismatch
@@ -42,6 +42,10 @@ def replica(small: Any, write: Any) -> Replica:
     return replica
 
 
+def packed(rows_ND: Any) -> Any:
+    return rows_ND.astype("<f4").view(np.uint8)
+
+
 def rows_delta(small: Any, **changes: Any) -> TableDelta:
     """A delta as it comes off the wire: sequence 6 sets the first key's row to ones."""
     plain: dict[str, Any] = {
@@ -55,7 +59,7 @@ def rows_delta(small: Any, **changes: Any) -> TableDelta:
         "as_of_ms": 9,
         "sealed_at_ms": 10,
         "updated_keys": small.keys(0),
-        "rows": np.ones((1, 4), np.float32),
+        "rows": packed(np.ones((1, 4), np.float32)),
         "expired_keys": small.keys(),
     }
     delta = decode_delta(encode_delta(TableDelta(**(plain | changes))))
@@ -126,7 +130,9 @@ def test_dense_weights_change_only_when_they_are_newer(
 def test_a_delta_of_expired_keys_alone_drops_their_rows(small: Any, replica: Replica) -> None:
     table = replica.parameters.table
     gone, kept = table.keys()[:2], table.keys()[2:]
-    delta = rows_delta(small, updated_keys=small.keys(), rows=np.empty((0, 4), np.float32), expired_keys=gone)
+    delta = rows_delta(
+        small, updated_keys=small.keys(), rows=packed(np.empty((0, 4), np.float32)), expired_keys=gone
+    )
     assert replica.apply(delta) is ApplyOutcome.APPLIED
     assert table.keys().tolist() == kept.tolist()
 
@@ -200,7 +206,7 @@ def test_a_snapshot_is_swapped_in_whole(small: Any, replica: Replica, write: Any
 def test_readers_see_whole_rows_while_deltas_are_applied(small: Any, replica: Replica) -> None:
     keys, stop = small.keys(*range(24)), threading.Event()
     torn: list[Any] = []
-    replica.apply(rows_delta(small, updated_keys=keys, rows=np.zeros((24, 4), np.float32)))
+    replica.apply(rows_delta(small, updated_keys=keys, rows=packed(np.zeros((24, 4), np.float32))))
 
     def read() -> None:
         while not stop.is_set():
@@ -213,7 +219,7 @@ def test_readers_see_whole_rows_while_deltas_are_applied(small: Any, replica: Re
     for sequence in range(7, 400):
         rows_ND = np.full((24, 4), sequence, np.float32)
         delta = rows_delta(
-            small, sequence=sequence, base_sequence=sequence - 1, updated_keys=keys, rows=rows_ND
+            small, sequence=sequence, base_sequence=sequence - 1, updated_keys=keys, rows=packed(rows_ND)
         )
         assert replica.apply(delta) is ApplyOutcome.APPLIED
     stop.set()
@@ -242,3 +248,67 @@ def test_a_snapshot_without_a_readable_manifest_is_passed_over(write: Any, tmp_p
     assert newest_first([*snapshots(tmp_path), tmp_path / "gone"], "small-1") == [older, oldest]
     assert newest_first(snapshots(tmp_path), "other-1") == [other]
     assert newest_first([], "small-1") == []
+
+
+def test_a_lost_dense_delta_is_missed_by_the_rows_that_come_after_it(small: Any, replica: Replica) -> None:
+    late = rows_delta(small, dense_sequence=6)
+    assert replica.apply(late) is ApplyOutcome.SNAPSHOT_NEEDED
+    assert "got delta 6 beside dense parameters 6, wanted one beside 5" in replica.refusal
+    assert replica.apply(dense_delta(small)) is ApplyOutcome.APPLIED
+    assert replica.apply(late) is ApplyOutcome.APPLIED
+
+
+def test_the_skew_says_how_far_dense_weights_are_behind_the_rows(small: Any, replica: Replica) -> None:
+    replica.apply(dense_delta(small, as_of_ms=10))
+    replica.apply(rows_delta(small, as_of_ms=35))
+    assert replica.parameters.skew_ms == -25
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sequence": 9, "base_sequence": 8}, "got delta 9 after 8, wanted one after 5"),
+        ({"incarnation": 2}, "got incarnation 2, wanted 1"),
+        ({"codec": "fp16", "rows": np.zeros((1, 8), np.uint8)}, "got delta 6 in fp16, wanted fp32"),
+    ],
+)
+def test_a_refusal_names_the_table_what_came_and_what_should_have_come(
+    small: Any, replica: Replica, changes: dict[str, Any], words: str
+) -> None:
+    assert replica.apply(rows_delta(small, **changes)) is ApplyOutcome.SNAPSHOT_NEEDED
+    assert replica.refusal == f"table 'rows' shard 0: {words}; request a snapshot"
+
+
+@pytest.mark.parametrize("changes", [{"table": "other"}, {"shard": 3}])
+def test_rows_of_a_table_or_shard_that_is_not_here_are_refused(
+    small: Any, replica: Replica, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(SpecMismatch, match="got delta 6 of it, wanted table 'rows' shard 0"):
+        replica.apply(rows_delta(small, **changes))
+
+
+def test_rows_of_another_width_are_refused_and_change_nothing(small: Any, replica: Replica) -> None:
+    before = small.rows_of(replica.parameters.table)
+    with pytest.raises(ShapeError, match=r"want fp32 rows uint8 \(N, 16\)"):
+        replica.apply(rows_delta(small, rows=np.zeros((1, 12), np.uint8)))
+    assert small.rows_of(replica.parameters.table) == before
+    assert replica.parameters.table_sequence == 5
+
+
+def test_a_shadow_takes_deltas_but_no_requests_until_it_is_swapped_in(
+    small: Any, replica: Replica, write: Any
+) -> None:
+    served, keys = replica.parameters, small.examples(70).keys
+    before = replica.score(keys).tobytes()
+    served.as_of_ms = 100
+    replica.prepare(write(4, incarnation=2, table_sequence=1, dense_sequence=1, as_of_ms=40))
+    assert not replica.is_caught_up()
+    follows_on = {"incarnation": 2, "sequence": 2, "base_sequence": 1}
+    assert replica.apply(rows_delta(small, **follows_on, as_of_ms=100)) is ApplyOutcome.APPLIED
+    assert replica.parameters is served
+    assert replica.score(keys).tobytes() == before
+    assert replica.is_caught_up()
+    shadow = replica.following
+    replica.swap()
+    assert replica.parameters is shadow is not served
+    assert replica.shadow is None

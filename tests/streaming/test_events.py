@@ -172,7 +172,7 @@ def test_an_assembled_example_has_the_features_its_item_was_served_with(impressi
     rows = [Joined(shown, position, 1.0) for position in reversed(range(len(shown.item_ids)))]
     batch = assemble(rows)
     offsets = impression.keys.offsets
-    for row, (_, position, _) in enumerate(rows):
+    for row, (_, position, *_) in enumerate(rows):
         start, stop = batch.keys.offsets[row : row + 2]
         served = impression.keys.keys_T[offsets[position] : offsets[position + 1]]
         np.testing.assert_array_equal(batch.keys.keys_T[start:stop], served)

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import ConfigError
-from streaming.watermarks import LONG_AGO_MS, Watermarks
+from streaming.errors import StateUnavailable
+from streaming.watermarks import (
+    LONG_AGO_MS,
+    Watermarks,
+    WatermarkState,
+    decode_watermark,
+    encode_watermark,
+)
 
 A, B = ("impressions", 0), ("feedback", 0)
 
@@ -77,3 +84,19 @@ def test_a_restored_watermark_goes_on_where_it_was():
 def test_no_partitions_are_refused():
     with pytest.raises(ConfigError, match="want partitions"):
         Watermarks([], allowed_disorder_ms=0, idle_after_ms=1)
+
+
+@given(
+    st.dictionaries(st.tuples(st.text(max_size=20), st.integers(0, 2**31 - 1)), st.integers(-(2**60), 2**60)),
+    st.integers(-(2**62), 2**62),
+)
+def test_a_state_survives_its_bytes(fronts_ms, watermark_ms):
+    state = WatermarkState(fronts_ms=fronts_ms, watermark_ms=watermark_ms)
+    assert decode_watermark(encode_watermark(state)) == state
+
+
+def test_bytes_that_are_no_watermark_are_refused():
+    value = encode_watermark(WatermarkState(fronts_ms={A: 5}, watermark_ms=3))
+    for damaged in (b"", value[:-14], b"\x02" + value[1:]):
+        with pytest.raises(StateUnavailable, match="watermark"):
+            decode_watermark(damaged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -13,8 +14,9 @@ from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest
 from streaming.deltas import DeltaPublisher
-from streaming.memory_log import LogSource, MemoryLog
-from streaming.source import Partition, Record
+from streaming.memory_log import MemoryLog
+from streaming.merged_source import MergedSource
+from streaming.source import EventSource, Partition, Record
 from streaming.topics import EXAMPLES
 from training.checkpoints import CheckpointConfig, Checkpoints
 from training.online_loop import LoopConfig, LoopStatus, OnlineLoop
@@ -28,7 +30,7 @@ class Killed(BaseException):
 class OneByOne:
     """An EventSource that gives one record a poll, and calls ``at_end`` after ``left`` of them."""
 
-    def __init__(self, source: LogSource) -> None:
+    def __init__(self, source: EventSource) -> None:
         self._source = source
         self.left = 0
         self.at_end: Callable[[], None] = lambda: None
@@ -56,6 +58,7 @@ class Witness:
     def __init__(self) -> None:
         self.rejections: list[tuple[int, str]] = []
         self.manifests: list[Manifest] = []
+        self.paths: list[Path] = []
 
     def progressed(self, status: LoopStatus, metrics: ProgressiveMetrics) -> None:
         pass
@@ -65,19 +68,32 @@ class Witness:
 
     def snapshot_written(self, path: Path, manifest: Manifest) -> None:
         self.manifests.append(manifest)
+        self.paths.append(path)
 
 
 class Trainer:
     """One start of a training process over an example log, put together as infra.wiring does it."""
 
     def __init__(
-        self, small: Any, examples: MemoryLog, folder: Path, *, deltas: MemoryLog | None = None, **config: Any
+        self,
+        small: Any,
+        examples: MemoryLog,
+        folder: Path,
+        *,
+        deltas: MemoryLog | None = None,
+        keep: int = 3,
+        sync_ms: int = 400,
+        n_partitions: int = 1,
+        **config: Any,
     ) -> None:
         self.learner: RankingLearner = small.learner()
-        metrics, checkpoints = ProgressiveMetrics(60_000), Checkpoints(CheckpointConfig(folder=folder))
+        self._folder, metrics = folder, ProgressiveMetrics(60_000)
+        self._checkpoints = checkpoints = Checkpoints(CheckpointConfig(folder=folder, keep=keep))
         self.manifest = checkpoints.restore(self.learner, metrics)
         incarnation = self.manifest.incarnation + 1 if self.manifest else 1
-        self.source = OneByOne(examples.source([(EXAMPLES, 0)]))
+        parts = {(EXAMPLES, n): examples.source([(EXAMPLES, n)]) for n in range(n_partitions)}
+        one_by_one = parts[EXAMPLES, 0] if n_partitions == 1 else MergedSource(parts, clock_ms=lambda: 0)
+        self.source = OneByOne(one_by_one)
         self.witness = Witness()
         publisher = DeltaPublisher(MemoryLog() if deltas is None else deltas)
         plain: dict[str, Any] = {
@@ -89,7 +105,11 @@ class Trainer:
             LoopConfig(**(plain | config)),
             self.source,
             self.learner,
-            DeltaSync(self.learner, publisher, SyncConfig(model="small-1", incarnation=incarnation)),
+            DeltaSync(
+                self.learner,
+                publisher,
+                SyncConfig(model="small-1", incarnation=incarnation, period_ms=sync_ms),
+            ),
             checkpoints,
             metrics=metrics,
             observer=self.witness,
@@ -99,25 +119,33 @@ class Trainer:
             self.loop.resume(self.manifest)
 
     def run(self, *, limit: int | None = None, is_killed: bool = False) -> None:
-        """Learn up to ``limit`` messages, then stop in order or be killed; without one, to the end."""
+        """Learn up to ``limit`` messages, then stop in order or be killed; without one, to the end.
+
+        A killed process leaves the files that it was writing; they are put back after it closed them.
+        """
         left = sum(self.source.end_offsets().values()) - sum(self.source.positions().values())
         self.source.left = left if limit is None else min(limit, left)
-        self.source.at_end = _die if is_killed else self.loop.stop
+        self.source.at_end = self._die if is_killed else self.loop.stop
+        debris = self._folder.with_name(f"{self._folder.name}-debris")
         try:
             self.loop.run()
         except Killed:
             assert is_killed
+            shutil.copytree(debris, self._folder, dirs_exist_ok=True)
+        finally:
+            shutil.rmtree(debris, ignore_errors=True)
 
-
-def _die() -> None:
-    raise Killed
+    def _die(self) -> None:
+        shutil.copytree(self._folder, self._folder.with_name(f"{self._folder.name}-debris"))
+        raise Killed
 
 
 @pytest.fixture(scope="session")
 def trainer(small: Any) -> Callable[..., Trainer]:
-    """``trainer(examples, folder, **settings)`` starts a trainer from the newest snapshot in a folder."""
+    """``trainer(examples, folder, **settings)`` starts a trainer from the newest snapshot in a folder;
+    ``model`` is what it trains instead of the small one."""
 
-    def start(examples: MemoryLog, folder: Path, **settings: Any) -> Trainer:
-        return Trainer(small, examples, folder, **settings)
+    def start(examples: MemoryLog, folder: Path, *, model: Any = small, **settings: Any) -> Trainer:
+        return Trainer(model, examples, folder, **settings)
 
     return start

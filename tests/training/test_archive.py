@@ -90,7 +90,11 @@ def test_the_coverage_says_where_to_read_on(tmp_path: Path) -> None:
     log = log_of([(5, examples(4, 0)), (5, examples(4, 0)), (6, examples(2, 1))])
     assert archive_all(log, ExampleArchive(tmp_path)) == 6
     assert coverage_of(tmp_path) == Coverage(
-        rows=6, sequence=6, offsets={f"{TOPIC}/0": 3}, schema_fingerprint=SCHEMA
+        rows=6,
+        messages=2,
+        marks={f"{TOPIC}/0": (0, 6)},
+        offsets={f"{TOPIC}/0": 3},
+        schema_fingerprint=SCHEMA,
     )
     assert archive_all(log, ExampleArchive(tmp_path)) == 0
 

@@ -129,7 +129,7 @@ def test_a_pass_over_the_archive_gives_the_online_loops_bits(
         )
     assert (status.examples, status.as_of_ms) == (online.status.examples, online.status.as_of_ms)
     assert archive.coverage.offsets == online.status.offsets
-    assert archive.coverage.sequence == online.status.source_sequence
+    assert archive.coverage.marks == online.status.marks
     wanted = state_of(taught_online, online.metrics)
     found = state_of(learner, metrics)
     assert found.keys() == wanted.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, SnapshotError
 from recsys.evaluation.progressive import ProgressiveMetrics
-from recsys.snapshots import snapshots
+from recsys.snapshots import read_manifest, snapshots
+from recsys.table.snapshot import read_manifest as read_rows_manifest
 from serving.replica import Replica
 from training.checkpoints import CheckpointConfig, Checkpoints, restore_from
 
@@ -36,12 +38,12 @@ class Run:
         self.learner, self.metrics = small.learner(), ProgressiveMetrics(60_000)
         self.saved: dict[Path, dict[str, bytes]] = {}
 
-    def save(self, examples: int, **changes: Any) -> Path:
+    def save(self, examples: int, *, full: bool = False, **changes: Any) -> Path:
         batch = self.small.examples(examples)
         self.small.learn(self.learner, examples)
         self.metrics.add(batch.label_B, batch.label_B, int(batch.event_time_ms_B.max()))
         manifest = self.small.manifest(examples=examples, **changes)
-        path = self.checkpoints.save(manifest, self.learner, self.metrics)
+        path = self.checkpoints.save(manifest, self.learner, self.metrics, full=full)
         self.saved[path] = self.small.bits_of(self.learner, self.metrics)
         return path
 
@@ -105,17 +107,84 @@ def test_a_snapshot_of_another_table_is_refused_with_the_reason(run: Run, small:
     assert len(other.table) == 0
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 4))
+SAVES = st.lists(st.booleans(), min_size=1, max_size=7)
+
+
+@given(SAVES, st.integers(1, 4))
 @settings(max_examples=15, deadline=None)
-def test_only_the_newest_are_kept(
-    small: Any, tmp_path_factory: pytest.TempPathFactory, counts: list[int], keep: int
+def test_the_newest_stay_with_what_they_build_on_and_one_of_another_chain(
+    small: Any, tmp_path_factory: pytest.TempPathFactory, fulls: list[bool], keep: int
 ) -> None:
     run = Run(small, tmp_path_factory.mktemp("kept"), keep=keep)
-    for examples in sorted(counts):
-        run.save(examples)
-    kept = [int(path.name[-12:]) for path in snapshots(run.folder)]
-    assert kept == sorted(set(counts))[-keep:]
+    chains: list[list[Path]] = []
+    for number, is_full in enumerate(fulls):
+        path = run.save(number, full=is_full)
+        if is_full or number == 0:
+            chains.append([])
+        chains[-1].append(path)
+    newest = [path for chain in chains for path in chain][-keep:]
+    wanted = {path for chain in chains if set(chain) & set(newest) for path in chain}
+    if set(newest) <= set(chains[-1]) and keep > 1:
+        wanted |= {path for chain in chains[-2:] for path in chain}
+    assert set(snapshots(run.folder)) == wanted
     assert sorted(run.folder.iterdir()) == snapshots(run.folder)
+
+
+@given(SAVES, st.data())
+@settings(max_examples=15, deadline=None)
+def test_what_is_whole_up_to_its_full_snapshot_comes_back_bit_for_bit(
+    small: Any, tmp_path_factory: pytest.TempPathFactory, fulls: list[bool], data: st.DataObject
+) -> None:
+    run = Run(small, tmp_path_factory.mktemp("whole"), keep=20)
+    paths = [run.save(number, full=is_full) for number, is_full in enumerate(fulls)]
+    hurt = data.draw(st.sets(st.sampled_from(range(len(paths)))))
+    names = {number: data.draw(st.sampled_from(FILES)) for number in hurt}
+    for number, name in names.items():
+        damage(paths[number], name)
+    whole, is_chain_whole = [], False
+    for number, is_full in enumerate(fulls):
+        # Nobody builds on the dense weights and metrics of another snapshot.
+        has_rows = names.get(number, "dense.safetensors") in ("dense.safetensors", "metrics.safetensors")
+        is_chain_whole = has_rows and (is_chain_whole or is_full or number == 0)
+        whole += [number] if is_chain_whole and number not in hurt else []
+    if whole:
+        manifest, bits = run.restored()
+        assert manifest.examples == whole[-1]
+        assert bits == run.saved[paths[whole[-1]]]
+    else:
+        with pytest.raises(SnapshotError, match="can be loaded"):
+            run.restored()
+
+
+def test_a_damaged_link_is_named_and_each_point_that_is_passed_over_is_warned_of(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, first, second = run.save(1, full=True), run.save(2), run.save(3)
+    damage(first, "rows/rows-00000-of-00001.arrow")
+    with caplog.at_level("WARNING"):
+        assert run.restored()[0].examples == 1
+    skipped = [record for record in caplog.records if record.message == "snapshot_skipped"]
+    assert [record.path for record in skipped] == [str(second), str(first)]
+    assert all(str(first) in record.reason for record in skipped)
+    assert run.restored()[1] == run.saved[before]
+
+
+def test_an_increment_after_a_lost_link_is_a_full_snapshot(run: Run) -> None:
+    run.save(1)
+    lost = run.save(2)
+    shutil.rmtree(lost)
+    healed = run.save(3)
+    assert read_manifest(healed).kind == "full"
+    assert run.restored()[1] == run.saved[healed]
+
+
+def test_an_increment_holds_only_what_changed(run: Run) -> None:
+    run.learner.table.assign(run.small.keys(*range(24)), np.ones((24, 4), np.float32))
+    full = run.save(1)
+    increment = run.save(2)
+    n_rows = [read_rows_manifest(path / "rows").shards[0].rows.entries for path in (full, increment)]
+    assert n_rows[1] < n_rows[0]
+    assert read_manifest(increment).base == full.name
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_save(run: Run) -> None:
@@ -150,7 +219,8 @@ def test_a_replica_that_reads_what_is_being_dropped_loads_all_of_it_or_nothing(r
     reader.start()
     for examples in range(1, 60):
         run.learner.table.assign(keys, np.full((24, 4), examples, np.float32))
-        run.checkpoints.save(small.manifest(examples=examples), run.learner, run.metrics)
+        is_full = examples % 3 == 0
+        run.checkpoints.save(small.manifest(examples=examples), run.learner, run.metrics, full=is_full)
     replica.ready.wait(timeout=30)
     is_done.set()
     reader.join()
@@ -167,7 +237,7 @@ def test_a_snapshot_that_cannot_be_removed_does_not_end_the_training(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for examples in range(3):
-        run.save(examples)
+        run.save(examples, full=True)
     real = Path.rename
 
     def rename(path: Path, target: Path) -> Path:
@@ -176,8 +246,8 @@ def test_a_snapshot_that_cannot_be_removed_does_not_end_the_training(
         return real(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    run.save(3)
+    run.save(3, full=True)
     monkeypatch.undo()
     assert len(snapshots(run.folder)) == 4
-    run.save(4)
+    run.save(4, full=True)
     assert len(snapshots(run.folder)) == 3

@@ -23,6 +23,7 @@ from streaming.memory_log import Entry, MemoryLog
 from streaming.topics import DELTAS, EXAMPLES
 from training.errors import LayoutMismatch
 from training.online_loop import LoopConfig
+from training.snapshot_rhythm import SnapshotPeriods
 
 Start = Callable[..., Any]
 
@@ -34,6 +35,11 @@ def log_of(*values: bytes) -> MemoryLog:
 def message(small: Any, number: int, n_rows: int = 5, **changes: Any) -> bytes:
     batch = dataclasses.replace(small.examples(number, n_rows), **changes)
     return encode_examples(ExampleMessage(batch=batch, sequence=number))
+
+
+def often(period_ms: int, full_period_ms: int = 300_000, rows_per_turn: int = 8192) -> SnapshotPeriods:
+    """Periods in polls, as the test's clock goes."""
+    return SnapshotPeriods(period_ms=period_ms, full_period_ms=full_period_ms, rows_per_turn=rows_per_turn)
 
 
 MESSAGES = st.lists(
@@ -57,8 +63,8 @@ def example_log(small: Any, messages: list[tuple[str, int]]) -> tuple[MemoryLog,
     return log_of(*values), n_examples
 
 
-@given(MESSAGES, RUNS, st.integers(1, 12), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@given(MESSAGES, RUNS, st.integers(1, 12), st.integers(1, 8), st.integers(1, 30), st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
 def test_any_stops_and_kills_end_in_the_bits_of_an_undisturbed_run(
     small: Any,
     trainer: Start,
@@ -66,12 +72,14 @@ def test_any_stops_and_kills_end_in_the_bits_of_an_undisturbed_run(
     runs: list[tuple[int, bool]],
     sync_ms: int,
     snapshot_ms: int,
+    full_ms: int,
+    rows_per_turn: int,
 ) -> None:
     log, n_examples = example_log(small, messages)
     with TemporaryDirectory() as folder:
         undisturbed = trainer(log, Path(folder) / "a")
         undisturbed.run()
-        periods = {"sync_period_ms": sync_ms, "snapshot_period_ms": snapshot_ms}
+        periods = {"sync_ms": sync_ms, "snapshots": often(snapshot_ms, full_ms, rows_per_turn)}
         deltas, b = MemoryLog(), Path(folder) / "b"
         for limit, is_killed in runs:
             trainer(log, b, deltas=deltas, **periods).run(limit=limit, is_killed=is_killed)
@@ -165,7 +173,7 @@ def test_examples_of_other_features_end_the_run_with_the_snapshot_before_them(
     small: Any, trainer: Start, tmp_path: Path
 ) -> None:
     log = log_of(message(small, 0), message(small, 1, schema_fingerprint=1))
-    one = trainer(log, tmp_path, snapshot_period_ms=1)
+    one = trainer(log, tmp_path, snapshots=often(1))
     with pytest.raises(LayoutMismatch, match="examples have feature schema 0000000000000001"):
         one.run()
     assert one.loop.status.offsets == {f"{EXAMPLES}/0": 1}
@@ -187,9 +195,11 @@ def test_a_snapshot_that_is_ahead_of_its_log_is_refused(small: Any, trainer: Sta
 def test_the_first_act_of_a_start_is_a_snapshot_that_replicas_find(
     small: Any, trainer: Start, tmp_path: Path
 ) -> None:
-    one = trainer(log_of(message(small, 0)), tmp_path)
+    deltas = MemoryLog()
+    one = trainer(log_of(message(small, 0)), tmp_path, deltas=deltas)
     one.run(limit=0, is_killed=True)
-    assert [(m.incarnation, m.examples, m.delta_position) for m in one.witness.manifests] == [(1, 0, 1)]
+    (first,) = one.witness.manifests
+    assert (first.incarnation, first.examples, first.delta_position) == (1, 0, deltas.end((DELTAS, 0)))
 
 
 def test_a_snapshot_is_taken_once_at_the_mark(small: Any, trainer: Start, tmp_path: Path) -> None:
@@ -199,7 +209,7 @@ def test_a_snapshot_is_taken_once_at_the_mark(small: Any, trainer: Start, tmp_pa
     assert [manifest.examples for manifest in one.witness.manifests] == [0, 10, 20]
 
 
-@pytest.mark.parametrize("name", ["micro_batch", "sync_period_ms", "snapshot_period_ms"])
+@pytest.mark.parametrize("name", ["micro_batch", "lag_period_ms", "sweep_every_s"])
 def test_a_period_or_size_of_nothing_is_refused_when_the_config_is_built(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be > 0, got 0"):
         LoopConfig(recipe="small", schema_fingerprint=1, **{name: 0})

@@ -152,7 +152,7 @@ def test_the_snapshot_says_where_the_online_loop_reads_on(job: TrainJob, result:
     assert result.snapshot.parent == job.out
     assert (manifest.model, manifest.incarnation, manifest.recipe) == ("small-1", 1, "small")
     assert manifest.source_offsets == {"examples/0": N_MESSAGES}
-    assert manifest.source_sequence == N_MESSAGES - 1
+    assert manifest.marks == {"examples/0": (0, N_MESSAGES - 1)}
     assert (manifest.table_sequence, manifest.dense_sequence) == (0, 0)
     assert manifest.examples == N_MESSAGES * N_ROWS
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
-from recsys.snapshots import write_snapshot
-from recsys.table import GroupAdagrad, SliceSpec, TableSpec, Uniform
-from recsys.table.native import NativeTable
+from recsys.snapshots import read_dense, read_manifest, read_table, write_snapshot
 from serving.replica import ApplyOutcome, Replica
 from streaming.deltas import DeltaPublisher, DenseDelta, TableDelta, decode_delta
 from streaming.errors import SinkUnavailable
 from streaming.memory_log import MemoryLog
 from streaming.topics import DELTAS
-from training.sync import DeltaSync, SyncConfig
+from training.sync import ENVELOPE_BYTES, DeltaSync, SyncConfig
 
 NEEDED = ApplyOutcome.SNAPSHOT_NEEDED
 AT = (DELTAS, 0)
+KEY_AND_ROW_BYTES = {"fp32": 8 + 16, "fp16": 8 + 8, "int8_row": 8 + 4 + 7}
+
+
+def coded(codec: Any, rows_ND: Any) -> Any:
+    """What a row of a wide slice of one weight and a vector of three reads as, by numpy's own rounding."""
+    if codec == "fp32":
+        return rows_ND
+    if codec == "fp16":
+        return rows_ND.astype(np.float16).astype(np.float32)
+    # One weight and its scale would be longer than the weight.
+    wide_N1, part_ND = rows_ND[:, :1], rows_ND[:, 1:]
+    scale_N1 = np.abs(part_ND).max(axis=1, keepdims=True) / np.float32(127)
+    level_ND = np.rint(np.divide(part_ND, scale_N1, where=scale_N1 > 0, out=np.zeros_like(part_ND)))
+    # A level of 0 has no sign on the wire.
+    vector_ND = level_ND.astype(np.int8).astype(np.float32) * scale_N1
+    return np.concatenate([wide_N1, vector_ND], axis=1)
 
 
 class UnreliableSink:
@@ -71,26 +83,46 @@ class UnreliableSink:
 class Shard:
     """A learner, its sync over an unreliable log, and what its rows were at each good seal."""
 
-    def __init__(self, small: Any, folder: Path, faults: Iterator[str], rows_per_delta: int) -> None:
-        self.small, self.folder, self.log = small, folder, MemoryLog()
-        self.learner = small.learner()
+    def __init__(
+        self, small: Any, folder: Path, faults: Iterator[str], rows: int, codec: Any = "fp32", **config: Any
+    ) -> None:
+        self.small, self.folder, self.log, self.codec = small, folder, MemoryLog(), codec
         self.sink = UnreliableSink(self.log, faults)
-        config = SyncConfig(model="small-1", incarnation=1, rows_per_delta=rows_per_delta)
-        self.sync = DeltaSync(self.learner, DeltaPublisher(self.sink), config)
-        self.sealed: dict[int, dict[int, bytes]] = {0: {}}
+        size = ENVELOPE_BYTES + 3 * len("small-1rows") + rows * KEY_AND_ROW_BYTES[codec]
+        self.config = SyncConfig(model="small-1", incarnation=0, codec=codec, delta_bytes=size, **config)
+        self.sealed: dict[tuple[int, int], dict[int, bytes]] = {}
         self.ever_sealed: set[tuple[int, bytes]] = set()
-        self.empty = self.snapshot()
+        self.start(None)
+        self.empty = self.last = self.snapshot()
+
+    def start(self, snapshot: Path | None) -> None:
+        """Begin a new incarnation from a snapshot, as a trainer does that was killed."""
+        self.learner = self.small.learner()
+        if snapshot is not None:
+            read_table(snapshot, self.learner.table)
+            self.learner.load_dense_state(read_dense(snapshot, read_manifest(snapshot)))
+        self.config = replace(self.config, incarnation=self.config.incarnation + 1)
+        self.sync = DeltaSync(self.learner, DeltaPublisher(self.sink), self.config, stopwatch=lambda: 0.0)
+        self.sealed[self.config.incarnation, 0] = self.rows()
+        self.ever_sealed |= set(self.rows().items())
+
+    def rows(self) -> dict[int, bytes]:
+        """What should be served of the rows as they are now."""
+        keys = self.learner.table.keys()
+        rows_ND = coded(self.codec, self.learner.table.lookup(keys))
+        return dict(zip(keys.tolist(), map(np.ndarray.tobytes, rows_ND), strict=True))
 
     def seal(self) -> bool:
-        rows = self.small.rows_of(self.learner.table)
+        rows = self.rows()
         self.ever_sealed |= set(rows.items())
         is_good = self.sync.seal(as_of_ms=1, sealed_at_ms=2)
         if is_good:
-            self.sealed[self.sync.table_sequence] = rows
+            self.sealed[self.config.incarnation, self.sync.table_sequence] = rows
         return is_good
 
     def snapshot(self) -> Path:
         manifest = self.small.manifest(
+            incarnation=self.config.incarnation,
             table_sequence=self.sync.table_sequence,
             dense_sequence=self.sync.dense_sequence,
             delta_position=self.sync.position(),
@@ -105,14 +137,19 @@ class Shard:
             self.small.learn(self.learner, number)
         elif what == "erase":
             self.learner.table.erase(self.small.keys(number % 24, (number + 5) % 24))
-        else:
+        elif what == "seal":
             self.seal()
+        elif what == "save":
+            self.seal()
+            self.last = self.snapshot()
+        else:
+            self.start(self.last)
 
     def deltas(self) -> list[TableDelta | DenseDelta]:
         return [decode_delta(record.value) for record in self.log.read(AT, 0, self.log.end(AT))]
 
     def replica(self, snapshot: Path) -> Replica:
-        replica = Replica(self.small.scorer, self.small.schema.fingerprint)
+        replica = Replica(self.small.scorer, self.small.schema.fingerprint, codec=self.codec)
         replica.load(snapshot)
         return replica
 
@@ -120,48 +157,65 @@ class Shard:
         served, dense = replica.parameters, self.learner.dense_weights()
         keys = self.small.examples(99).keys
         return (
-            self.small.rows_of(served.table) == self.small.rows_of(self.learner.table)
+            self.small.rows_of(served.table) == self.rows()
             and served.table_sequence == self.sync.table_sequence
             and served.scorer.score(keys).tobytes() == self.fresh_scores(dense, keys)
         )
 
     def fresh_scores(self, dense: Any, keys: Any) -> bytes:
         table, scorer = self.small.scorer()
-        table.import_rows(self.learner.table.export_rows(self.learner.table.keys()))
+        keys_N = self.learner.table.keys()
+        table.assign(keys_N, coded(self.codec, self.learner.table.lookup(keys_N)))
         scorer.load_dense(dense)
         scores: bytes = scorer.score(keys).tobytes()
         return scores
 
 
+def mistreated(sent: list[Any], data: st.DataObject) -> list[Any]:
+    """The deltas as a bad wire hands them over: some twice, some never, some in another order."""
+    copies = data.draw(st.lists(st.sampled_from([1, 1, 1, 0, 2]), min_size=len(sent), max_size=len(sent)))
+    delivered = [delta for delta, count in zip(sent, copies, strict=True) for _ in range(count)]
+    for place in data.draw(st.lists(st.integers(0, max(0, len(delivered) - 2)), max_size=3)):
+        delivered[place : place + 2] = reversed(delivered[place : place + 2])
+    return delivered
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["learn", "learn", "erase", "seal", "seal"]), st.integers(0, 60)), max_size=14
 )
+LIVES = st.lists(
+    st.tuples(st.sampled_from(["learn", "learn", "erase", "seal", "save", "restart"]), st.integers(0, 60)),
+    max_size=14,
+)
 FAULTS = st.lists(st.sampled_from(["ok", "ok", "unsure", "lost", "late", "refused"]), max_size=25)
 SIZES = st.sampled_from([1, 2, 5, 24])
+CODECS = st.sampled_from(["fp32", "fp16", "int8_row"])
+DENSE_PERIODS = st.sampled_from([0, 1, 1000])
 
 
-@given(STEPS, SIZES)
+@given(STEPS, SIZES, CODECS)
 @settings(max_examples=60, deadline=None)
-def test_a_replica_that_read_the_log_holds_exactly_the_training_rows(
-    small: Any, steps: list[tuple[str, int]], size: int
+def test_a_replica_that_read_the_log_holds_exactly_the_training_rows_as_their_codec_says_them(
+    small: Any, steps: list[tuple[str, int]], size: int, codec: str
 ) -> None:
     with TemporaryDirectory() as folder:
-        shard = Shard(small, Path(folder), iter(()), size)
+        shard = Shard(small, Path(folder), iter(()), size, codec)
         replica = shard.replica(shard.empty)
         for step in [*steps, ("seal", 0)]:
             shard.do(step)
         outcomes = {replica.apply(delta) for delta in shard.deltas()}
         assert outcomes == {ApplyOutcome.APPLIED}
         assert shard.holds_what_was_learned(replica)
+        assert small.rows_of(shard.replica(shard.snapshot()).parameters.table) == shard.rows()
 
 
-@given(STEPS, SIZES, FAULTS)
+@given(STEPS, SIZES, FAULTS, CODECS)
 @settings(max_examples=120, deadline=None)
 def test_a_log_that_fails_between_or_within_seals_loses_nothing(
-    small: Any, steps: list[tuple[str, int]], size: int, faults: list[str]
+    small: Any, steps: list[tuple[str, int]], size: int, faults: list[str], codec: str
 ) -> None:
     with TemporaryDirectory() as folder:
-        shard = Shard(small, Path(folder), iter(faults), size)
+        shard = Shard(small, Path(folder), iter(faults), size, codec)
         replica = shard.replica(shard.empty)
         for step in steps:
             shard.do(step)
@@ -180,32 +234,51 @@ def test_a_log_that_fails_between_or_within_seals_loses_nothing(
         assert shard.holds_what_was_learned(follower)
 
 
-@given(STEPS, SIZES, FAULTS, st.data())
+@given(STEPS, SIZES, FAULTS, DENSE_PERIODS, st.data())
 @settings(max_examples=120, deadline=None)
 def test_deltas_doubled_dropped_and_out_of_order_end_in_sealed_rows_or_ask_for_a_snapshot(
-    small: Any, steps: list[tuple[str, int]], size: int, faults: list[str], data: st.DataObject
+    small: Any, steps: list[tuple[str, int]], size: int, faults: list[str], dense_ms: int, data: st.DataObject
 ) -> None:
     with TemporaryDirectory() as folder:
-        shard = Shard(small, Path(folder), iter(faults), size)
+        shard = Shard(small, Path(folder), iter(faults), size, dense_period_ms=dense_ms)
         replica = shard.replica(shard.empty)
         for step in steps:
             shard.do(step)
         while not shard.seal():
             pass
-        sent = [delta for delta in shard.deltas() if isinstance(delta, TableDelta)]
-        copies = data.draw(st.lists(st.sampled_from([1, 1, 1, 0, 2]), min_size=len(sent), max_size=len(sent)))
-        delivered = [delta for delta, count in zip(sent, copies, strict=True) for _ in range(count)]
-        for place in data.draw(st.lists(st.integers(0, max(0, len(delivered) - 2)), max_size=3)):
-            delivered[place : place + 2] = reversed(delivered[place : place + 2])
-        asked = False
+        delivered, asked = mistreated(shard.deltas(), data), False
         for delta in delivered:
             asked |= replica.apply(delta) is NEEDED
             served = small.rows_of(replica.parameters.table)
             assert set(served.items()) <= shard.ever_sealed
-            if replica.parameters.table_sequence in shard.sealed:
-                assert served == shard.sealed[replica.parameters.table_sequence]
-        newest = max((delta.sequence for delta in delivered), default=0)
+            assert served == shard.sealed.get(replica.parameters.position, served)
+        newest = max((delta.sequence for delta in delivered if isinstance(delta, TableDelta)), default=0)
         assert asked or replica.parameters.table_sequence == newest
+
+
+@given(LIVES, SIZES, FAULTS, CODECS, st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_sender_that_is_killed_and_restored_never_makes_a_replica_serve_a_wrong_row(
+    small: Any, steps: list[tuple[str, int]], size: int, faults: list[str], codec: str, data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as folder:
+        shard = Shard(small, Path(folder), iter(faults), size, codec)
+        replica = shard.replica(shard.empty)
+        for step in steps:
+            shard.do(step)
+        while not shard.seal():
+            pass
+        shard.last = shard.snapshot()
+        for delta in mistreated(shard.deltas(), data):
+            if replica.apply(delta) is NEEDED:
+                replica.load(shard.last)
+            served = small.rows_of(replica.parameters.table)
+            assert set(served.items()) <= shard.ever_sealed
+            assert served == shard.sealed.get(replica.parameters.position, served)
+        if replica.parameters.manifest.incarnation == shard.config.incarnation:
+            for delta in shard.deltas():
+                replica.apply(delta)
+            assert shard.holds_what_was_learned(replica)
 
 
 @given(STEPS, SIZES, FAULTS)
@@ -221,62 +294,3 @@ def test_a_number_never_stands_for_two_contents(
         for kind in (TableDelta, DenseDelta):
             numbers = [delta.sequence for delta in handed_over if isinstance(delta, kind)]
             assert numbers == list(range(1, len(numbers) + 1))
-
-
-def test_only_the_last_delta_of_a_seal_says_that_all_has_arrived(small: Any, tmp_path: Path) -> None:
-    shard = Shard(small, tmp_path, iter(()), 4)
-    shard.learner.table.assign(small.keys(*range(10)), np.ones((10, 4), np.float32))
-    assert shard.sync.seal(as_of_ms=123, sealed_at_ms=456)
-    rows = [delta for delta in shard.deltas() if isinstance(delta, TableDelta)]
-    assert [(delta.as_of_ms, delta.base_sequence, len(delta.updated_keys)) for delta in rows] == [
-        (0, 0, 4),
-        (0, 1, 4),
-        (123, 2, 2),
-    ]
-    replica = shard.replica(shard.empty)
-    ages = [replica.apply(delta) and replica.parameters.as_of_ms for delta in shard.deltas()]
-    assert ages == [0, 0, 123, 123]
-
-
-def test_a_whole_seal_that_is_lost_is_a_gap(small: Any, tmp_path: Path) -> None:
-    shard = Shard(small, tmp_path, iter(()), 24)
-    replica = shard.replica(shard.empty)
-    for key in (1, 2, 3):
-        shard.learner.table.assign(small.keys(key), np.ones((1, 4), np.float32))
-        assert shard.seal()
-    first, _, third = (delta for delta in shard.deltas() if isinstance(delta, TableDelta))
-    assert [replica.apply(first), replica.apply(third)] == [ApplyOutcome.APPLIED, NEEDED]
-
-
-def test_what_was_refused_is_counted_as_sent_only_once_it_has_arrived(small: Any, tmp_path: Path) -> None:
-    shard = Shard(small, tmp_path, itertools.chain(["refused"], itertools.repeat("ok")), 100)
-    shard.learner.table.assign(small.keys(1, 2, 3), np.ones((3, 4), np.float32))
-    assert not shard.seal()
-    assert shard.sync.rows_sent == 0
-    assert shard.seal()
-    assert shard.sync.rows_sent == 3
-
-
-def test_a_delta_of_no_rows_is_refused_when_the_config_is_built() -> None:
-    with pytest.raises(ConfigError, match="rows_per_delta must be > 0, got 0"):
-        SyncConfig(model="small-1", incarnation=1, rows_per_delta=0)
-
-
-def test_a_row_that_a_group_lasso_set_to_zero_travels_as_expired(small: Any) -> None:
-    lasso = GroupAdagrad(learning_rate=1.0, group_lasso=1.0)
-    start = Uniform(low=-0.01, high=0.01)
-    parts = [SliceSpec(name=f"dim{dim}", dim=dim, optimizer=lasso, initializer=start) for dim in (1, 3)]
-    table, log = NativeTable(TableSpec(name="zeroed", slices=tuple(parts)), threads=1), MemoryLog()
-    learner = small.learner_over(table)
-    sync = DeltaSync(learner, DeltaPublisher(log), SyncConfig(model="small-1", incarnation=1))
-    weak, strong = small.keys(0, 1)
-    grads = np.array([[0.01] * 4, [9.0] * 4], np.float32)
-    table.learn(np.array([weak, strong]), grads, event_time_s=1)
-    sync.seal(as_of_ms=1, sealed_at_ms=2)
-    (rows,) = [d for d in map(decode_delta, values_of(log)) if isinstance(d, TableDelta)]
-    assert table.contains(np.array([weak, strong])).all()
-    assert (rows.expired_keys.tolist(), rows.updated_keys.tolist()) == ([weak], [strong])
-
-
-def values_of(log: MemoryLog) -> list[bytes]:
-    return [record.value for record in log.read(AT, 0, log.end(AT))]

@@ -147,7 +147,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
         as_of_ms=status.as_of_ms,
         examples=status.examples,
         source_offsets=covered.offsets,
-        source_sequence=covered.sequence,
+        marks=covered.marks,
         recipe=job.recipe,
         schema_fingerprint=job.schema_fingerprint,
     )

@@ -1,8 +1,9 @@
 """Snapshots that outlive the trainer's own: what registered versions point to.
 
-    <root>/<model>/snapshot-0001-000000123456/
+    <root>/<model>/snapshot-0001-000000123456-000007/
 
-Keeping is hard-linking where the file system can, else copying: files of a snapshot never change.
+An increment is kept with all that it follows. Keeping is hard-linking where the file system can, else
+copying: files of a snapshot never change.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from recsys.errors import SnapshotError
-from recsys.snapshots import MANIFEST, Manifest
+from recsys.snapshots import MANIFEST, Manifest, chain_of
 
 
 class KeptSnapshots:
@@ -22,25 +23,28 @@ class KeptSnapshots:
         self._root = root.absolute()
 
     def keep(self, snapshot: Path, manifest: Manifest) -> Path:
-        """Give a snapshot a place of its own, once; where that is.
+        """Give a snapshot, and those that it follows, a place of their own, once; where it is.
 
-        Raises SnapshotError when it cannot be read to its end (its owner may drop it meanwhile), or
+        Raises SnapshotError when one cannot be read to its end (its owner may drop it meanwhile), or
         when another snapshot already has its model and name.
         """
-        kept = self._root / manifest.model / snapshot.name
-        if snapshot.absolute() == kept:
-            return kept
-        try:
-            if not kept.exists():
-                _link_folder(snapshot, kept)
-            is_same = (kept / MANIFEST).read_bytes() == (snapshot / MANIFEST).read_bytes()
-        except (OSError, shutil.Error) as error:
-            raise SnapshotError(
-                f"{snapshot} could not be kept as {kept}: {error}; keep a newer one"
-            ) from error
-        if not is_same:
-            raise SnapshotError(f"{kept} is another snapshot than {snapshot}; train that one as a new model")
-        return kept
+        home = self._root / manifest.model
+        if snapshot.absolute().parent != home:
+            # The full one first: none is ever there without what it builds on.
+            for link in chain_of(snapshot):
+                _keep_link(link, home / link.name)
+        return home / snapshot.name
+
+
+def _keep_link(snapshot: Path, kept: Path) -> None:
+    try:
+        if not kept.exists():
+            _link_folder(snapshot, kept)
+        is_same = (kept / MANIFEST).read_bytes() == (snapshot / MANIFEST).read_bytes()
+    except (OSError, shutil.Error) as error:
+        raise SnapshotError(f"{snapshot} could not be kept as {kept}: {error}; keep a newer one") from error
+    if not is_same:
+        raise SnapshotError(f"{kept} is another snapshot than {snapshot}; train that one as a new model")
 
 
 def _link_folder(source: Path, target: Path) -> None:

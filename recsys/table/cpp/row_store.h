@@ -168,13 +168,15 @@ class RowStore {
     std::atomic<std::uint64_t>& writes_;
   };
 
-  // A row at its initial values for a key that has none; kNoRow when there is no room.
+  // A row for a key that has none, of the weights given or, where they are null, at its initial values:
+  // whoever finds the key reads nothing else. kNoRow when there is no room.
   template <typename IsPinned>
-  std::uint32_t add(std::uint64_t key, const float* rates, float* scratch, IsPinned&& is_pinned) {
+  std::uint32_t add(std::uint64_t key, const float* given, const float* rates, float* scratch,
+                    IsPinned&& is_pinned) {
     return map_.add(key, is_pinned, [&](std::uint32_t row) {
       weights_.ensure((std::size_t{row} + 1) * layout_.bytes());
-      layout_.initial_weights(key, scratch);
-      layout_.encode(key, 0, scratch, stored(row));
+      if (given == nullptr) layout_.initial_weights(key, scratch);
+      layout_.encode(key, 0, given == nullptr ? scratch : given, stored(row));
       layout_.decode(stored(row), scratch);
       layout_.initial_state(scratch, rates, map_.state(row));
     });

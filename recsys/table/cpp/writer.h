@@ -37,7 +37,7 @@ class Writer {
     if (const auto key = pass_over_nonfinite(gradients, n_gradients, keys.size())) return key;
     const std::uint32_t seen_s = map().tick(event_time_s);
     const RowStore::Writing mark(store_);
-    add_missing(true, rates);
+    add_missing(true, nullptr, rates);
     const std::size_t parts = batch_.size() < kManyKeys ? 1 : workers_.parts();
     workers_.run(parts, [&](std::size_t part) { step_rows(part, parts, gradients, seen_s, rates); });
     note_batch();
@@ -62,7 +62,7 @@ class Writer {
     is_bad_.assign(batch_.size(), 0);
     const std::uint32_t seen_s = map().tick(event_time_s);
     const RowStore::Writing mark(store_);
-    add_missing(true, rates);
+    add_missing(true, nullptr, rates);
     for (std::size_t slot = 0; slot < batch_.size(); ++slot)
       if (batch_.row(slot) != kNoRow) {
         const KeyVersions::Change change = map().change(batch_.key(slot));
@@ -76,7 +76,7 @@ class Writer {
   void assign(Keys keys, const float* weights, const float* rates) {
     collect(keys);
     const RowStore::Writing mark(store_);
-    add_missing(false, rates);
+    add_missing(false, weights, rates);
     for (std::size_t slot = 0; slot < batch_.size(); ++slot) {
       if (batch_.row(slot) == kNoRow) continue;
       const KeyVersions::Change change = map().change(batch_.key(slot));
@@ -91,7 +91,7 @@ class Writer {
   void import_rows(Keys keys, RowsIn in, const float* rates) {
     collect(keys);
     const RowStore::Writing mark(store_);
-    add_missing(false, rates);
+    add_missing(false, in.weights, rates);
     for (std::size_t slot = 0; slot < batch_.size(); ++slot) {
       const std::uint32_t row = batch_.row(slot);
       if (row == kNoRow) continue;
@@ -149,8 +149,9 @@ class Writer {
     return nonfinite_ == Nonfinite::kDrop && is_bad_[slot];
   }
 
-  // Rows for the batch's keys that have none, as far as they are let in and there is room.
-  void add_missing(bool asks_filter, const float* rates) {
+  // Rows for the batch's keys that have none, as far as they are let in and there is room; they begin with
+  // the weights of their last occurrence, or at their initial values where no weights are given.
+  void add_missing(bool asks_filter, const float* weights, const float* rates) {
     const auto is_pinned = [&](std::uint32_t row) { return batch_.holds(map(), row); };
     bool has_room = true;  // once none can go, none can: a batch only pins more and more
     for (std::size_t slot = batch_.first_missing(); slot < batch_.size(); ++slot) {
@@ -161,7 +162,8 @@ class Writer {
         ++map().counters().filtered;
         continue;
       }
-      const std::uint32_t row = store_.add(key, rates, scratch_[0].data(), is_pinned);
+      const float* given = weights == nullptr ? nullptr : weights + batch_.sources(slot).back() * layout().dim();
+      const std::uint32_t row = store_.add(key, given, rates, scratch_[0].data(), is_pinned);
       has_room = row != kNoRow;
       if (has_room) batch_.set_row(map(), slot, row);
     }

@@ -1,0 +1,1 @@
+"""How ``recsys.snapshots`` does it: the manifest, files, a folder of snapshots, and one being written."""

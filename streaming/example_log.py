@@ -1,0 +1,73 @@
+"""One partition of the example topic as its joiners see it: who wrote what, and what of it counts.
+
+A joiner's life begins with a fence, a message of no rows under an epoch that is higher than any before
+it. Marks, (epoch, sequence), rise along the log; a message whose mark does not is void: an earlier life
+that did not know of its end wrote it, or a producer sent it twice. All readers go by this rule, so a
+fence shuts out the past without any other agreement.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from streaming.errors import SourceUnavailable, WireError
+from streaming.example_wire import ExampleMessage, Mark, decode_examples
+from streaming.source import EventSource, Partition, Record
+
+log = logging.getLogger(__name__)
+
+NO_MARK: Mark = (0, -1)
+"""Below every mark."""
+
+_MAX_EMPTY_POLLS = 30
+
+
+@dataclass(slots=True)
+class Output:
+    """What valid messages of an offset range state."""
+
+    example_ids: set[int] = field(default_factory=set)
+    newest_ms: int = 0
+    """Event time at which the newest statement was decided."""
+    mark: Mark = NO_MARK
+    """The highest."""
+
+
+def read_output(source: EventSource, at: Partition, start: int, end: int) -> Output:
+    """What the log holds in ``[start, end)``. Raises SourceUnavailable."""
+    output = Output()
+    for _, message in messages(source, at, start, end):
+        if message.mark <= output.mark:
+            continue
+        output.mark = message.mark
+        batch = message.batch
+        if len(batch):
+            output.example_ids.update(batch.example_id_B.tolist())
+            decided_ms = int((batch.event_time_ms_B + batch.delay_ms_B).max())
+            output.newest_ms = max(output.newest_ms, decided_ms)
+    return output
+
+
+def messages(
+    source: EventSource, at: Partition, start: int, end: int
+) -> Iterator[tuple[Record, ExampleMessage]]:
+    """Messages of an offset range in their order. Raises SourceUnavailable where they do not come."""
+    source.seek({at: start})
+    n_empty = 0
+    while source.positions()[at] < end:
+        records = source.poll(max_records=64, timeout_s=1.0)
+        n_empty = 0 if records else n_empty + 1
+        if n_empty == _MAX_EMPTY_POLLS:
+            raise SourceUnavailable(
+                f"{at}: reading stands at {source.positions()[at]}, want {end}; try again later"
+            )
+        for record in records:
+            if record.offset >= end:
+                return
+            try:
+                yield record, decode_examples(record.value)
+            except WireError as error:
+                # Somebody else's bytes; the trainer passes over them too.
+                log.warning("output_skipped", extra={"offset": record.offset, "reason": str(error)})
