@@ -84,6 +84,13 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
         if count not in (0, n_items):
             raise WireError(f"impression {message.request_id!r}: {count} {what} for {n_items} items")
     keys, lengths, n_features = message.feature_keys, message.feature_lengths, message.features
+    if n_items and not n_features:
+        raise WireError(f"impression {message.request_id!r} of {n_items} items has no features")
+    if len(lengths) not in (0, n_items * n_features):
+        raise WireError(
+            f"impression {message.request_id!r}: {len(lengths)} lengths do not fit {n_items} items of "
+            f"{n_features} features"
+        )
     shown = Shown(
         message.request_id,
         message.user_id,
@@ -100,7 +107,7 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
         request_hash(message.request_id),
         value,
     )
-    if len(lengths) not in (0, n_items * n_features) or len(keys) != (shown.key_ends[-1] if n_items else 0):
+    if len(keys) != (shown.key_ends[-1] if n_items else 0):
         raise WireError(
             f"impression {shown.request_id!r}: {len(keys)} key bytes and {len(lengths)} lengths "
             f"do not make {n_items} items of {n_features} features"
@@ -109,6 +116,8 @@ def _parse_shown(value: bytes) -> tuple[event_pb2.Impression, Shown]:
 
 
 def _key_ends(lengths: bytes, n_items: int, n_features: int) -> tuple[int, ...]:
+    if not n_items:
+        return ()
     if not lengths:
         return tuple(range(8 * n_features, 8 * n_features * n_items + 1, 8 * n_features or 1))
     if n_items == 1:

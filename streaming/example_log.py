@@ -12,9 +12,12 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from streaming.errors import SourceUnavailable, WireError
 from streaming.example_wire import ExampleMessage, Mark, decode_examples
 from streaming.source import EventSource, Partition, Record
+from streaming.statements import item_keys, request_hash
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +29,35 @@ _MAX_EMPTY_POLLS = 30
 
 @dataclass(slots=True)
 class Output:
-    """What valid messages of an offset range state."""
+    """What valid messages state."""
 
     example_ids: set[int] = field(default_factory=set)
+    item_keys: set[int] = field(default_factory=set)
+    """Of the items that these are about."""
     newest_ms: int = 0
     """Event time at which the newest statement was decided."""
     mark: Mark = NO_MARK
-    """The highest."""
+    """The highest: messages that do not rise above it are void."""
 
 
-def read_output(source: EventSource, at: Partition, start: int, end: int) -> Output:
-    """What the log holds in ``[start, end)``. Raises SourceUnavailable."""
-    output = Output()
-    for _, message in messages(source, at, start, end):
+def read_to_fence(source: EventSource, at: Partition, start: int, epoch: int, output: Output) -> int:
+    """Add to ``output`` what the log holds from ``start`` to the fence of ``epoch``; the fence's offset.
+
+    The fence must have arrived. Raises SourceUnavailable where it does not come.
+    """
+    for record, message in messages(source, at, start, source.end_offsets()[at]):
+        if message.epoch == epoch:
+            return record.offset
         if message.mark <= output.mark:
             continue
-        output.mark = message.mark
-        batch = message.batch
+        output.mark, batch = message.mark, message.batch
         if len(batch):
             output.example_ids.update(batch.example_id_B.tolist())
+            hashes_B = np.array([request_hash(request_id) for request_id in batch.request_id_B], np.uint64)
+            output.item_keys.update(item_keys(hashes_B, batch.item_id_B).tolist())
             decided_ms = int((batch.event_time_ms_B + batch.delay_ms_B).max())
             output.newest_ms = max(output.newest_ms, decided_ms)
-    return output
+    raise SourceUnavailable(f"{at}: the fence of epoch {epoch} has not come; try again later")
 
 
 def messages(

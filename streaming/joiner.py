@@ -121,7 +121,8 @@ class JoinWorker:
                 while not self._stopping.is_set():
                     self.run_round()
                     wait_s = 0.25
-                self._save()
+                if self._connections is not None:
+                    self._save()
             except OffsetLost:
                 self.disconnect()
                 raise
@@ -137,6 +138,7 @@ class JoinWorker:
         """One poll and all that follows from it. Raises SinkUnavailable or SourceUnavailable."""
         if self._connections is None:
             self._connections = self._connect(self)
+            self._listen_afresh()
         source = self._connections.source
         records = source.poll(max_records=self._config.poll_records, timeout_s=self._config.poll_timeout_s)
         now_ms = self._clock_ms()
@@ -174,6 +176,7 @@ class JoinWorker:
             )
             self._joiners[number] = joiner
             offsets.update(joiner.open(self._connections.open_output))
+        self._listen_afresh()
         return offsets
 
     def lost(self, partitions: list[Partition]) -> None:
@@ -182,17 +185,23 @@ class JoinWorker:
         for number in {number for _, number in partitions} & self._joiners.keys():
             self._drop(number)
 
+    def _listen_afresh(self) -> None:
+        """Time in which nothing could be heard is no silence."""
+        self._ticked_ms = self._clock_ms()
+        self._heard = set()
+
     def _tick(self, now_ms: int) -> None:
         """Let silent partitions' time pass. A log out of reach is not silent."""
         assert self._connections is not None
-        elapsed_ms, self._ticked_ms = max(0, now_ms - self._ticked_ms), now_ms
-        heard, self._heard = self._heard, set()
+        elapsed_ms, heard = max(0, now_ms - self._ticked_ms), self._heard
         try:
             ends = self._connections.source.end_offsets()
         except SourceUnavailable as error:
             log.warning("source_unavailable", extra={"reason": str(error)})
             self._tell("broker_away")
+            self._listen_afresh()
             return
+        self._listen_afresh()
         positions = self._connections.source.positions()
         lags = {at: ends.get(at, position) - position for at, position in positions.items()}
         for joiner in self._joiners.values():

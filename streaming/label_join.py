@@ -32,6 +32,7 @@ from streaming.windows import WAITING, Part, Window
 
 __all__ = ["JoinCounters", "LabelJoin"]
 
+_MAX_PARTS = 1_000
 _VERSION = 1
 _LEDGER = struct.Struct("<BIII")
 
@@ -112,12 +113,19 @@ class LabelJoin:
         rows, self._verdicts.rows = self._verdicts.rows, []
         return rows
 
-    def hold_back(self, example_ids: set[int]) -> None:
+    def hold_back(self, example_ids: set[int], keys: set[int] | None = None) -> None:
         """Make none of these rows: an earlier life of this join has. Replaces what was held back before.
 
-        Where a negative is among them, feedback that would have come in time is late.
+        Where a negative is among them, feedback that would have come in time is late. ``keys`` are those of
+        all items that the rows are about: with them, other items cost nothing.
         """
-        self._verdicts.held = HeldBack(example_ids) if example_ids else None
+        self._verdicts.held = HeldBack(example_ids, keys) if example_ids else None
+
+    @property
+    def held_back(self) -> set[int]:
+        """What is left of it: rows that have not come up again. Not to be changed."""
+        held = self._verdicts.held
+        return held.ids if held is not None else set()
 
     def commit(self, marks: bytes) -> None:
         """Make the state durable together with ``marks``, both or neither.
@@ -182,6 +190,11 @@ class LabelJoin:
             if not is_known:
                 return
         elif n_new:
+            if len(window.parts) == _MAX_PARTS:
+                raise EventRejected(
+                    f"request {shown.request_id!r} has shown items {_MAX_PARTS} times; give each "
+                    "answer an id of its own"
+                )
             part = Part(shown, states)
             window.parts.append(part)
             if plan.is_fast:
@@ -219,7 +232,10 @@ class LabelJoin:
     def _apply(self, window: Window, feedback: Feedback) -> bool:
         """Whether the feedback changed the window."""
         event_id = feedback.event_id
-        if event_id in window.event_ids or any(other.event_id == event_id for other in window.early):
+        # Without an id, a copy cannot be told from another one.
+        if event_id and (
+            event_id in window.event_ids or any(other.event_id == event_id for other in window.early)
+        ):
             self.counters.duplicates += 1
             return False
         found = find_item(window, feedback.item_id)
@@ -249,7 +265,8 @@ class LabelJoin:
         plan = self._plans.get(part.shown.domain, self._plan)
         if not self._verdicts.decide(part, plan, position, feedback):
             return False
-        window.event_ids.add(feedback.event_id)
+        if feedback.event_id:
+            window.event_ids.add(feedback.event_id)
         return True
 
     def _advance(self) -> None:

@@ -3,7 +3,8 @@
 Every statement leaves exactly once, without transactions. The state is committed together with the
 input positions that it has seen, after everything stated so far has arrived in the output. A restart
 takes the last commit, writes a fence (streaming/example_log.py), reads what was stated between that
-commit and the fence, holds just that back, and reads the inputs on from the commit.
+commit and the fence, holds just that back, and reads the inputs on from the commit. What is still held
+back then is part of the next commit.
 
 One exception, by design: an event that comes later than the allowed disorder may be judged late in one
 life and in time in the next.
@@ -18,18 +19,21 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from recsys.errors import ConfigError
-from streaming.errors import WireError
+from recsys.interactions import ExampleBatch
+from streaming.errors import StateUnavailable, WireError
 from streaming.events import decode_feedback, decode_shown, encode_dead_letter
-from streaming.example_log import Output, read_output
-from streaming.example_wire import ExampleMessage, encode_examples, no_examples
+from streaming.example_log import NO_MARK, Output, read_to_fence
+from streaming.example_wire import ExampleMessage, Mark, encode_examples, no_examples
 from streaming.join_marks import JoinMarks, decode_marks, encode_marks
 from streaming.label_join import LabelJoin
-from streaming.shown import Joined, assemble
+from streaming.shown import Joined, assemble, halves
 from streaming.sink import EventSink
 from streaming.source import EventSource, Partition, Record
 from streaming.topics import DEAD_LETTER, EXAMPLES, FEEDBACK, IMPRESSIONS
 
 log = logging.getLogger(__name__)
+
+_MOST_HELD = 200_000
 
 OpenOutput = Callable[[Partition], AbstractContextManager[EventSource]]
 """A cursor at the oldest record of an output partition, for as long as the context lasts."""
@@ -41,13 +45,15 @@ class BatchConfig:
 
     batch_rows: int = 512
     """Most examples of one message; > 0."""
+    batch_bytes: int = 8 << 20
+    """Longest message of more than one example; below what the broker takes; > 0."""
     linger_ms: int = 20
     """How long an example waits for others to travel with."""
     heartbeat_ms: int = 500
     """While nothing is stated, a message of no rows says this often how far event time has come; > 0."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_rows", "heartbeat_ms"):
+        for name in ("batch_rows", "batch_bytes", "heartbeat_ms"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
@@ -70,8 +76,7 @@ class PartitionJoiner:
         self._output_at: Partition = (EXAMPLES, number)
         self._sink, self._config, self._clock_ms = sink, config, clock_ms
         self._epoch = self._sequence = self._fence_offset = 0
-        self._recovered_offset = 0
-        self._held_until_ms = 0
+        self._start, self._recovered = 0, Output()
         self._positions: dict[Partition, int] = {}
         self._pending: list[Joined] = []
         self._pending_since_ms = self._spoke_ms = clock_ms()
@@ -85,11 +90,10 @@ class PartitionJoiner:
         committed = self.join.restore()
         marks = decode_marks(committed) if committed is not None else None
         with open_output(self._output_at) as output:
-            start = output.positions()[self._output_at] if marks is None else marks.output_offset
-            stated = self._fence(output, start, 0 if marks is None else marks.epoch)
-        self._recovered_offset = start
-        self._held_until_ms = stated.newest_ms
-        self.join.hold_back(stated.example_ids)
+            oldest = output.positions()[self._output_at]
+            self._start = oldest if marks is None else marks.output_offset
+            self._recovered = stated = self._fence(output, marks)
+        self.join.hold_back(stated.example_ids, stated.item_keys)
         log.info(
             "joiner_recovered",
             extra={"partition": self.number, "epoch": self._epoch, "held_back": len(stated.example_ids)},
@@ -127,7 +131,7 @@ class PartitionJoiner:
             self._publish(self._pending)
             self._pending.clear()
         if now_ms - self._spoke_ms >= self._config.heartbeat_ms and not self._pending:
-            self._send(ExampleMessage(batch=no_examples(), **self._standing()))
+            self._send(no_examples())
 
     def save(self, confirm: Callable[[Mapping[Partition, int]], None]) -> None:
         """Commit the state. Raises SinkUnavailable, StateUnavailable, or what ``confirm`` raises.
@@ -140,35 +144,51 @@ class PartitionJoiner:
         self._publish(self._pending)
         self._pending.clear()
         self._sink.flush()
-        # From here on nothing that an earlier life stated can come up again: its windows are forgotten.
-        if (
-            self._recovered_offset >= 0
-            and self.join.watermark_ms > self._held_until_ms + self.join.longest_window_ms
-        ):
+        if self.join.watermark_ms > self._recovered.newest_ms + self.join.longest_window_ms:
+            # Nothing that an earlier life stated can come up again: its windows are forgotten.
             self.join.hold_back(set())
-            self._recovered_offset = -1
-        # While something is held back, a restart must find it in the output again.
-        offset = self._recovered_offset
-        if offset < 0:
-            offset = max(self._fence_offset + 1, self._sink.position(*self._output_at))
         confirm(self._positions)
-        marks = JoinMarks(positions=self._positions, output_offset=offset, epoch=self._epoch)
-        self.join.commit(encode_marks(marks))
+        self.join.commit(encode_marks(self._marks()))
 
     def close(self) -> None:
         """Give the state up as it was last committed; another joiner may open it."""
-        self.join.close()
+        try:
+            self.join.close()
+        except StateUnavailable as error:
+            # Its disk is full, or gone: what was committed is all that counts.
+            log.warning("joiner_state_not_closed", extra={"partition": self.number, "reason": str(error)})
 
-    def _fence(self, output: EventSource, start: int, epoch: int) -> Output:
-        """Begin an epoch above all others; what valid messages between ``start`` and it state."""
+    def _marks(self) -> JoinMarks:
+        """Where a restart would go on, all that was stated so far having arrived."""
+        held, recovered = self.join.held_back, self._recovered
+        if len(held) > _MOST_HELD:
+            # Too much to be committed each time: a restart finds it in the output again.
+            return JoinMarks(positions=self._positions, output_offset=self._start, mark=self._start_mark)
+        return JoinMarks(
+            positions=self._positions,
+            output_offset=max(self._fence_offset + 1, self._sink.position(*self._output_at)),
+            mark=(self._epoch, self._sequence - 1),
+            held_until_ms=recovered.newest_ms,
+            held_ids=held,
+            held_keys=recovered.item_keys if held else set(),
+        )
+
+    def _fence(self, output: EventSource, marks: JoinMarks | None) -> Output:
+        """Begin an epoch above all others; what earlier ones stated that the state does not know."""
+        self._start_mark: Mark = NO_MARK if marks is None else marks.mark
+        epoch = self._start_mark[0]
         while True:
-            # Lives that left no trace after ``start`` are known by the clock alone to be earlier ones.
+            # Lives that left no trace after the start are known by the clock alone to be earlier ones.
             epoch = max(epoch + 1, self._clock_ms())
             self._epoch, self._sequence = epoch, 0
-            self._send(ExampleMessage(batch=no_examples(), **self._standing()))
+            self._send(no_examples())
             self._sink.flush()
-            self._fence_offset = self._sink.position(*self._output_at) - 1
-            stated = read_output(output, self._output_at, start, self._fence_offset)
+            stated = Output(mark=self._start_mark)
+            if marks is not None:
+                stated.example_ids |= marks.held_ids
+                stated.item_keys |= marks.held_keys
+                stated.newest_ms = marks.held_until_ms
+            self._fence_offset = read_to_fence(output, self._output_at, self._start, epoch, stated)
             if stated.mark[0] < epoch:
                 return stated
             epoch = stated.mark[0]
@@ -176,19 +196,24 @@ class PartitionJoiner:
     def _publish(self, rows: Sequence[Joined]) -> None:
         """One message per run of rows with the same feature schema."""
         for _, run in groupby(rows, key=lambda row: (row.shown.schema_fingerprint, row.shown.n_features)):
-            self._send(ExampleMessage(batch=assemble(list(run), self.join.label_names), **self._standing()))
+            self._send(assemble(list(run), self.join.label_names))
 
-    def _send(self, message: ExampleMessage) -> None:
-        topic, number = self._output_at
-        self._sink.publish(topic, str(number).encode(), encode_examples(message), partition=number)
+    def _send(self, batch: ExampleBatch) -> None:
+        """Publish one message; rows that are too large for one go as several."""
+        now_ms, (topic, number) = self._clock_ms(), self._output_at
+        value = encode_examples(
+            ExampleMessage(
+                batch=batch,
+                epoch=self._epoch,
+                sequence=self._sequence,
+                watermark_ms=max(0, self.join.watermark_ms),
+                sent_at_ms=now_ms,
+            )
+        )
+        if len(value) > self._config.batch_bytes and len(batch) > 1:
+            for half in halves(batch):
+                self._send(half)
+            return
+        self._sink.publish(topic, str(number).encode(), value, partition=number)
         self._sequence += 1
-        self._spoke_ms = message.sent_at_ms
-
-    def _standing(self) -> dict[str, int]:
-        """Where the next message stands."""
-        return {
-            "epoch": self._epoch,
-            "sequence": self._sequence,
-            "watermark_ms": max(0, self.join.watermark_ms),
-            "sent_at_ms": self._clock_ms(),
-        }
+        self._spoke_ms = now_ms

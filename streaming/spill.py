@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from heapq import heappop, heappush
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -218,7 +218,11 @@ class RocksStore:
         """Take from disk the timers that are due next, all of one due time together."""
         due_ms = self._horizon_ms
         start = _TIMERS + _DUE.pack(due_ms + _EPOCH)
-        for n_read, key in enumerate(self._tried(lambda: self._db.keys(from_key=start))):
+        keys = self._tried(lambda: iter(self._db.keys(from_key=start)))
+        for n_read in count():
+            key = self._tried(lambda: next(keys, None))
+            if key is None:
+                break
             before_ms, due_ms = due_ms, _DUE.unpack_from(key, 1)[0] - _EPOCH
             if n_read >= self._max_timers // 2 and due_ms > before_ms:
                 self._horizon_ms = due_ms

@@ -223,3 +223,12 @@ def test_samples_of_every_message_still_read_as_they_were_written():
     batch = message.batch
     assert (batch.label_B.tolist(), batch.domain_B, message.mark) == ([1.0, 0.0], ["home", "home"], (0, 42))
     assert batch.keys.keys_T.tolist() == impression.keys.keys_T.tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_items", "lengths"), [(2, b"\x01\x01"), (0, b"\x01"), (2, b"")], ids=["lengths", "heartbeat", "none"]
+)
+def test_an_impression_without_features_is_refused_before_it_is_joined(n_items, lengths):
+    message = event_pb2.Impression(request_id="r", item_ids=list(range(n_items)), feature_lengths=lengths)
+    with pytest.raises(WireError):
+        decode_shown(message.SerializeToString())

@@ -19,7 +19,7 @@ from streaming.errors import SinkUnavailable, SourceUnavailable, StreamingError
 from streaming.events import decode_dead_letter, encode_feedback, encode_impression
 from streaming.example_wire import decode_examples
 from streaming.inputs import FixedInputs
-from streaming.join_marks import decode_marks
+from streaming.join_marks import JoinMarks, decode_marks, encode_marks
 from streaming.join_rules import JoinConfig, JoinRules, LabelRule
 from streaming.joiner import JoinerConfig, JoinWorker
 from streaming.label_join import LabelJoin
@@ -121,6 +121,7 @@ def worker(log, folder, clock, *, emit="at_once", sink=None, on_progress=lambda 
         batch_rows=changes.pop("batch_rows", 4),
         linger_ms=changes.pop("linger_ms", 1),
         heartbeat_ms=changes.pop("heartbeat_ms", 10**6),
+        batch_bytes=changes.pop("batch_bytes", 1 << 20),
     )
     config = JoinConfig(
         rules=JoinRules(labels=(LabelRule(kind="click", at_least=1.0, wait_ms=WAIT_MS),), emit=emit),
@@ -215,12 +216,14 @@ def test_killed_anywhere_the_output_is_that_of_an_undisturbed_run(tmp_path_facto
 
 
 @settings(max_examples=12)
-@given(st.integers(1, 25), st.integers(1, 12), st.integers(0, 12))
+@given(st.integers(1, 25), st.integers(1, 12), st.booleans())
+@example(n_rounds=6, n_together=4, is_same_state=True)
 def test_what_an_earlier_owner_writes_behind_its_successors_fence_counts_for_nobody(
-    tmp_path_factory, n_rounds, n_together, n_after
+    tmp_path_factory, n_rounds, n_together, is_same_state
 ):
     log, clock, events = MemoryLog(), Clock(), recorded_events(30)
-    first, second = (worker(log, tmp_path_factory.mktemp("own"), clock) for _ in range(2))
+    folders = [tmp_path_factory.mktemp("own") for _ in range(3)]
+    first, second = (worker(log, folder, clock) for folder in folders[:2])
     rounds(first, clock, n_rounds, log=log, events=events)
     first._connections.source.is_owner = False
     for _ in range(n_together):
@@ -230,8 +233,8 @@ def test_what_an_earlier_owner_writes_behind_its_successors_fence_counts_for_nob
             rounds(first, clock, 1)
         first._connections.sink.flush()
     second.disconnect()
-    third = worker(log, tmp_path_factory.mktemp("own"), clock)
-    rounds(third, clock, 60 + n_after, log=log, events=events)
+    third = worker(log, folders[1 if is_same_state else 2], clock)
+    rounds(third, clock, 72, log=log, events=events)
     assert sorted(output(log)[0]) == sorted(undisturbed("at_once"))
     for joiner in (first, third):
         joiner.disconnect()
@@ -259,7 +262,7 @@ def test_an_undecodable_message_goes_to_the_dead_letters_and_the_rest_goes_on(tm
     log.publish(IMPRESSIONS, b"", impression(1, 0))
     log.publish(FEEDBACK, b"", feedback(1, 3))
     joiner = worker(log, tmp_path, clock)
-    rounds(joiner, clock, 5)
+    rounds(joiner, clock, 8)
     (letter,) = log.read((DEAD_LETTER, 0), 0, 9)
     record, reason, rejected_at_ms = decode_dead_letter(letter.value)
     assert (record.topic, record.offset, record.value) == (IMPRESSIONS, 0, b"\xff\xff")
@@ -340,6 +343,58 @@ def test_a_stopped_joiner_has_sent_and_committed_what_it_joined(tmp_path):
     joiner.disconnect()
 
 
+def test_time_in_which_the_broker_was_away_is_no_silence(tmp_path):
+    log, clock = MemoryLog(), Clock()
+    log.publish(IMPRESSIONS, b"", impression(0, 500, items=()))
+    log.publish(FEEDBACK, b"", feedback(0, 500, kind=""))
+    joiner = worker(log, tmp_path, clock)
+    rounds(joiner, clock, 10)
+    joiner.disconnect()
+    clock.now_ms += 60_000
+    rounds(joiner, clock, 10)
+    log.publish(IMPRESSIONS, b"", impression(1, 510, items=(1,)))
+    log.publish(FEEDBACK, b"", feedback(1, 515))
+    rounds(joiner, clock, 10)
+    joiner.disconnect()
+    assert [label for _, label in output(log)[0]] == [1.0]
+
+
+def test_what_is_held_back_is_committed_so_that_a_second_restart_reads_little(tmp_path):
+    log, clock, events = MemoryLog(), Clock(), recorded_events(30)
+    first = worker(log, tmp_path, clock, commit_period_ms=10**6)
+    rounds(first, clock, 12, log=log, events=events)
+    first._joiners[0]._publish(first._joiners[0].join.take())
+    first._connections.sink.flush()
+    first.disconnect()
+    second = worker(log, tmp_path, clock, poll_records=1, commit_period_ms=1)
+    rounds(second, clock, 3, log=log, events=events)
+    end = log.end((EXAMPLES, 0))
+    second.disconnect()
+    store = RocksStore(tmp_path / "0")
+    marks = decode_marks(LabelJoin(JoinConfig(rules=RULES), INPUTS, store).restore())
+    store.close()
+    assert marks.output_offset == end
+    assert len(marks.held_ids) > 0
+    third = worker(log, tmp_path, clock)
+    rounds(third, clock, 60, log=log, events=events)
+    third.disconnect()
+    assert sorted(output(log)[0]) == sorted(undisturbed("at_once"))
+
+
+def test_rows_that_are_too_large_for_one_message_go_as_several(tmp_path):
+    log, clock = MemoryLog(), Clock()
+    for request in range(0, 8, 2):
+        log.publish(IMPRESSIONS, b"", impression(request, request))
+        for item in (1, 2):
+            log.publish(FEEDBACK, b"", feedback(request, request, item))
+    small = worker(log, tmp_path, clock, poll_records=100, batch_rows=100, batch_bytes=1)
+    rounds(small, clock, 3)
+    small.disconnect()
+    sent = [record.value for record in log.read((EXAMPLES, 0), 0, 99)]
+    assert sum(bool(len(decode_examples(value).batch)) for value in sent) == 8
+    assert [label for _, label in output(log)[0]] == [1.0] * 8
+
+
 class SteppingClock(Clock):
     """Wall time that goes on by a millisecond whenever it is read."""
 
@@ -370,6 +425,26 @@ def test_a_broker_that_is_away_is_waited_for_and_nothing_is_lost(tmp_path):
 def test_a_state_of_something_else_is_refused(tmp_path):
     with pytest.raises(StreamingError, match="are no marks of a joiner"):
         decode_marks(b'{"positions": 3}')
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from([IMPRESSIONS, FEEDBACK]), st.integers(0, 99)), st.integers(0, 9)
+    ),
+    st.tuples(st.integers(0, 2**62), st.integers(-1, 2**62)),
+    st.sets(st.integers(0, 2**64 - 1)),
+    st.sets(st.integers(0, 2**64 - 1)),
+)
+def test_marks_survive_being_written(positions, mark, held_ids, held_keys):
+    marks = JoinMarks(
+        positions=positions,
+        output_offset=7,
+        mark=mark,
+        held_until_ms=5,
+        held_ids=held_ids,
+        held_keys=held_keys,
+    )
+    assert decode_marks(encode_marks(marks)) == marks
 
 
 def test_strange_bytes_in_the_output_do_not_stop_a_restart(tmp_path):
