@@ -11,13 +11,14 @@ export OMP_NUM_THREADS ?= 1
 export RECSYS_DATA ?= $(realpath ../shared/data)
 
 DATA ?= movielens
+MINUTES ?= 30
 PACKAGES := recsys streaming feature_store training serving infra
 CORE := $(wildcard recsys/table/cpp/*.h recsys/table/cpp/*.inl recsys/table/cpp/*.cpp) CMakeLists.txt
 PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
 DEPS := $(VENV)/.dependencies
 BUILT := $(VENV)/.built
 
-.PHONY: FORCE help setup lock proto proto-fresh lint format type test faults native bench check check-rest demo clean
+.PHONY: FORCE help setup lock proto proto-fresh lint format type test faults soak native bench check check-rest demo clean
 
 help: ## say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +73,10 @@ test: setup ## the whole test suite
 
 faults: setup ## the long fault tests: kills, outages, full disks (about half an hour)
 	$(BIN)/pytest -q -m faults --timeout 1800
+
+soak: setup ## the whole loop at a steady rate (MINUTES=30): nothing may grow
+	@mkdir -p build
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(if $(RECSYS_DATA),--data-dir $(RECSYS_DATA),--recipe movielens) | tee build/soak.json
 
 native: setup ## C++ tests: plain, under AddressSanitizer and under ThreadSanitizer
 	@for sanitizer in none address thread; do \

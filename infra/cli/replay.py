@@ -48,7 +48,8 @@ def replay(
     settings = current_settings(kafka_bootstrap=bootstrap)
     registry = serve_metrics(metrics_port)
     # A product's many senders are one here: let it gather.
-    sink = KafkaSink(kafka_config(settings, linger_ms=20))
+    # An outage is waited out: what is not sent when the replay ends is lost.
+    sink = KafkaSink(kafka_config(settings, linger_ms=20, timeout_s=120.0))
     if file is not None:
         sent = send_again(read_log(file), sink)
         sink.flush()
