@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.snapshot_store import SnapshotStore, fetch_newer
+from infra.snapshot_store import SnapshotStore, clear_old_fetches, fetch_newer
 from recsys.errors import ConfigError, SnapshotError
 from recsys.snapshots import drop_oldest, read_manifest, snapshots
 from serving.replica import newest_first
@@ -69,8 +69,11 @@ class UrlSource:
     def _refresh(self) -> None:
         if self._clock_s() - self._looked_s < self._period_s:
             return
+        is_first = self._looked_s == -math.inf
         self._looked_s = self._clock_s()
         self._cache.mkdir(parents=True, exist_ok=True)
+        if is_first:
+            clear_old_fetches(self._cache)
         fetch_newer(self._store, self._cache, replaces=True)
         drop_oldest(self._cache, keep=2)
 

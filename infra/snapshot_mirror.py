@@ -81,11 +81,12 @@ class SnapshotMirror:
             return self._newest is None
 
     def _copy(self, path: Path) -> None:
+        names = self._store.names()
         for link in chain_of(path):
-            if not self._store.holds(link):
+            if link.name not in names or not self._store.is_copy_of(link):
                 self._store.put(link)
         here = {one.name for one in snapshots(self._folder)}
-        for name in self._store.names():
+        for name in names:
             # What is older than all that is kept here is kept nowhere.
             if here and name < min(here):
                 self._drop(name)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,11 +39,13 @@ class SnapshotStore:
     """The snapshots under one URL. Any number of readers; one writer."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = _without_password(url.rstrip("/"))
+        """Where it is, as messages may say it."""
         try:
-            self._files, self._root = fsspec.url_to_fs(self.url)
+            self._files, self._root = fsspec.url_to_fs(url.rstrip("/"))
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"snapshots cannot be kept at {url}: {error}; correct the URL") from error
+            reason = _without_password(str(error))
+            raise ConfigError(f"snapshots cannot be kept at {self.url}: {reason}; correct the URL") from error
 
     def names(self) -> list[str]:
         """Finished snapshots, oldest first. Raises SnapshotError where the store is out of reach."""
@@ -54,9 +58,12 @@ class SnapshotStore:
         """Manifest of one snapshot. Raises SnapshotError."""
         return parse_manifest(self._manifest_bytes(name), f"{self.url}/{name}/{MANIFEST}")
 
-    def holds(self, path: Path) -> bool:
-        """Whether a snapshot of this host is there, whole. Raises SnapshotError and OSError."""
-        return path.name in self.names() and self._manifest_bytes(path.name) == (path / MANIFEST).read_bytes()
+    def is_copy_of(self, path: Path) -> bool:
+        """Whether what is there under the name of this host's snapshot is the same one.
+
+        Raises SnapshotError, also where nothing is there under that name, and OSError.
+        """
+        return self._manifest_bytes(path.name) == (path / MANIFEST).read_bytes()
 
     def put(self, path: Path) -> None:
         """Copy a snapshot of this host; what it follows must be there. Raises SnapshotError."""
@@ -115,8 +122,14 @@ class SnapshotStore:
     def _one_error(self, what: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            raise SnapshotError(f"{self.url} could not be {what}: {error}; check the store") from error
+        except Exception as error:
+            # Clients of object stores raise classes of their own, and quote the URL.
+            reason = _without_password(str(error)) or type(error).__name__
+            raise SnapshotError(f"{self.url} could not be {what}: {reason}; check the store") from error
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/\s]+@", "://***@", text)
 
 
 def fetch_newer(store: SnapshotStore, folder: Path, *, replaces: bool = False) -> int:
@@ -158,6 +171,19 @@ def fetch_newer(store: SnapshotStore, folder: Path, *, replaces: bool = False) -
         if local is None and reason is not None:
             raise SnapshotError(f"{store.url}: none of {len(names)} snapshots can be read ({reason})")
     return max((incarnation_of(Path(name)) for name in names), default=0)
+
+
+def clear_old_fetches(folder: Path, *, min_age_s: float = 3600.0) -> None:
+    """Remove what killed processes left of snapshots that they fetched into a folder.
+
+    Another process may be fetching into it: what was written to lately stays.
+    """
+    for leftover in folder.glob(f".{PREFIX}*"):
+        # What vanishes meanwhile is its owner's.
+        with suppress(OSError):
+            newest_s = max(path.stat().st_mtime for path in [leftover, *leftover.rglob("*")])
+            if time.time() - newest_s > min_age_s:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _newest_local(folder: Path) -> Manifest | None:

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from recsys.errors import ConfigError, RecsysError
 from recsys.snapshots import Manifest, read_manifest
 from serving.replica import ApplyOutcome, Replica
+from serving.snapshot_look import SnapshotLook, SnapshotSource
 from streaming.deltas import DeltaSubscriber, DenseDelta, TableDelta
 from streaming.errors import DamagedDelta, OffsetLost, SourceUnavailable
 
@@ -55,18 +55,11 @@ class FollowerStatus(enum.Enum):
     LOG_UNREACHABLE = "log_unreachable"
 
 
-class SnapshotSource(Protocol):
-    """Knows which model is to be served and where its snapshots are."""
-
-    def model(self) -> str | None:
-        """Lineage to serve now; None while there is none. Raises RecsysError or OSError."""
-
-    def candidates(self, model: str) -> list[Path]:
-        """Snapshots of that lineage, the newest first. Raises RecsysError or OSError."""
-
-
 class ReplicaFollower:
-    """Runs in one thread of its own, the only one that changes the replica; any may read ``status``."""
+    """Keeps a replica current in a thread of its own, and looks for snapshots in another.
+
+    The first is the only one that changes the replica; any may read ``status``.
+    """
 
     def __init__(
         self,
@@ -77,7 +70,8 @@ class ReplicaFollower:
         *,
         on_applied: Callable[[], None] = lambda: None,
     ) -> None:
-        self._replica, self._subscriber, self._snapshots = replica, subscriber, snapshots
+        self._replica, self._subscriber = replica, subscriber
+        self._look = SnapshotLook(snapshots)
         self._config, self._on_applied = config or FollowerConfig(), on_applied
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica-follower", daemon=True)
@@ -103,12 +97,14 @@ class ReplicaFollower:
 
     def start(self) -> None:
         """Begin to follow; ``replica.ready`` is set once the first snapshot is loaded."""
+        self._look.start()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop following; return when the thread has ended."""
         self._stop.set()
         self._thread.join()
+        self._look.stop()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -126,21 +122,18 @@ class ReplicaFollower:
         longest_s = self._config.check_period_s
         period_s = min(_URGENT_PERIOD_S, longest_s) if urgent else longest_s
         if time.monotonic() - self._checked_s >= period_s:
-            self._check_snapshots()
             self._checked_s = time.monotonic()
+            self._look.begin()
+        found = self._look.take()
+        if found is not None:
+            self._load_first_of(found)
         if self._replica.ready.is_set():
             self._follow()
         else:
             self._stop.wait(_URGENT_PERIOD_S)
 
-    def _check_snapshots(self) -> None:
+    def _load_first_of(self, candidates: list[Path]) -> None:
         """Load the newest whole snapshot that should be served, where it is not the one that is."""
-        try:
-            model = self._snapshots.model()
-            candidates = self._snapshots.candidates(model) if model is not None else []
-        except (RecsysError, OSError) as error:
-            log.warning("snapshots_unreadable", extra={"reason": str(error)})
-            return
         for path in candidates:
             try:
                 manifest = read_manifest(path)

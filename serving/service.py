@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 import uuid
@@ -22,9 +21,6 @@ from serving.pipeline import FeatureSource, RankLimits, RankQuery, best_first, c
 from serving.proto import recommender_pb2 as wire
 from serving.proto import recommender_pb2_grpc
 from serving.replica import Replica
-from streaming.errors import SinkUnavailable
-
-log = logging.getLogger(__name__)
 
 GREEDY = "greedy"
 
@@ -136,19 +132,15 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         version = parameters.manifest.version
         # What nobody receives is not shown: as an impression it would be learned as a refusal.
         if not (request.shadow or given_up.is_set()):
-            try:
-                self._impressions.record(
-                    query,
-                    keys,
-                    shown_K,
-                    score_N[shown_K],
-                    request_id=request_id,
-                    policy=GREEDY,
-                    model_version=version,
-                )
-            except SinkUnavailable as error:
-                # An answer that nothing is learned from is better than none.
-                log.warning("impression_lost", extra={"request_id": request_id, "reason": str(error)})
+            self._impressions.record(
+                query,
+                keys,
+                shown_K,
+                score_N[shown_K],
+                request_id=request_id,
+                policy=GREEDY,
+                model_version=version,
+            )
         return wire.RankResponse(
             request_id=request_id,
             item_ids=query.item_ids_N[shown_K].tolist(),

@@ -7,6 +7,7 @@ snapshot has not learned, so reading on from them gives what an undisturbed run 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from recsys.snapshots import (
     snapshots,
 )
 from recsys.table.table import EmbeddingTable
+from training.folder_lock import FolderLock
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,17 @@ class Checkpoints:
     """The snapshots of one training shard, which is the only writer of its folder. One caller at a time."""
 
     def __init__(self, config: CheckpointConfig) -> None:
+        """Hold the folder until ``close``. Raises FolderInUse where another trainer holds it.
+
+        One that cannot be made or locked costs a warning: each snapshot tries again.
+        """
         self._config = config
         self._chain: ModelChain | None = None
+        self._lock = FolderLock(config.folder)
+        try:
+            self._lock.take()
+        except OSError as error:
+            log.warning("folder_not_locked", extra={"path": str(config.folder), "reason": str(error)})
 
     @property
     def draft(self) -> SnapshotDraft | None:
@@ -66,8 +77,10 @@ class Checkpoints:
     def begin(self, table: EmbeddingTable, *, full: bool) -> SnapshotDraft:
         """Begin a full snapshot, or an increment where there is something to follow.
 
-        Raises SnapshotError when the disk does not let it.
+        Raises SnapshotError when the disk does not let it, FolderInUse where another has taken the folder.
         """
+        with suppress(OSError):
+            self._lock.take()
         if self._chain is None:
             self._chain = ModelChain(self._config.folder, table)
         return self._chain.begin(full=full)
@@ -88,10 +101,11 @@ class Checkpoints:
         return path
 
     def close(self) -> None:
-        """Drop what is being written and let go of the table; the next snapshot is a full one."""
+        """Drop what is being written, let go of table and folder; the next snapshot is a full one."""
         if self._chain is not None:
             self._chain.close()
             self._chain = None
+        self._lock.drop()
 
     def restore(self, learner: RankingLearner, metrics: ProgressiveMetrics) -> Manifest | None:
         """Load the newest snapshot whose chain is whole and return its manifest; None where there is none.

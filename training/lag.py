@@ -2,8 +2,8 @@
 
 *catch_up* learns everything, later. *thin* learns every positive and a share s of the negatives, and
 says so: the sample rate of every row is multiplied by s, positives too, so the learner's correction
-stays right. Which negatives stay follows from their ids alone, but s follows from the clock: a thinned
-run that is killed does not end in the bits of an undisturbed one.
+stays right. Which negatives stay follows from request and item alone, but s follows from the clock: a
+thinned run that is killed does not end in the bits of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from recsys.errors import ConfigError
 from recsys.hashing import mix64, mix64_each
 from recsys.interactions import ExampleBatch, Mask
+from streaming.statements import item_keys, request_hash
 from training.micro_batches import kept_keys
 
 _ALL = 1 << 64
@@ -70,11 +71,14 @@ def next_share(share: float, before: Lag, now: Lag, config: LagConfig) -> float:
 def thinned(batch: ExampleBatch, share: float, seed: int) -> ExampleBatch:
     """The batch without all but a share of the negatives of its first label, sample rates multiplied by it.
 
-    A row that takes a negative back is thinned like the negatives themselves.
+    The draw is one per (request, item): a row that takes a negative back stays where that negative does,
+    as long as the share is the same. It is independent of the joiner's draw among the same negatives.
     """
     if share >= 1.0:
         return batch
-    draw_B = mix64_each(batch.example_id_B ^ np.uint64(mix64(seed)))
+    hash_B = np.array([request_hash(name) for name in batch.request_id_B], np.uint64)
+    # The joiner draws from the same keys with its seed mixed once: mixed twice, the same seed is another.
+    draw_B = mix64_each(item_keys(hash_B, batch.item_id_B) ^ np.uint64(mix64(mix64(seed))))
     is_kept_B: Mask = (batch.label_B != 0) | (draw_B < np.uint64(int(share * _ALL)))
     rows = np.flatnonzero(is_kept_B).tolist()
     arrays: dict[str, Any] = {

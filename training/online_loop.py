@@ -92,7 +92,8 @@ class OnlineLoop:
         self._rhythm = SnapshotRhythm(config.snapshots, checkpoints, learner, metrics)
         self.metrics = metrics
         self.status = LoopStatus()
-        self._saved_offsets: dict[str, int] = {}
+        # Messages without rows move offsets twice a second for ever; they are no reason to save.
+        self._has_news = False
         self._lag, self._lag_ms = Lag(), 0
         self._is_cut_off = False
         self._stopping = False
@@ -174,6 +175,7 @@ class OnlineLoop:
                     self._check_layout(message.batch)
                 # Before the first step: a batch that fails half way is not learned from again either.
                 self.status.marks[at] = message.mark
+                self._has_news |= len(message.batch) > 0
                 self._learn_message(message)
             else:
                 self.status.void_messages += 1
@@ -235,8 +237,7 @@ class OnlineLoop:
         self._timed(lambda: self._rhythm.save(now_ms, self._sealed_manifest, full=full))
 
     def _advance_snapshot(self, now_ms: int) -> None:
-        has_news = self.status.offsets != self._saved_offsets
-        self._timed(lambda: self._rhythm.turn(now_ms, self._sealed_manifest, has_news=has_news))
+        self._timed(lambda: self._rhythm.turn(now_ms, self._sealed_manifest, has_news=self._has_news))
 
     def _timed(self, step: Callable[[], Saved | None]) -> None:
         """Take a step towards a snapshot, and tell of the one that it finished."""
@@ -247,7 +248,7 @@ class OnlineLoop:
         self.status.snapshot_failures = self._rhythm.failures
         if saved is not None:
             self.status.saved_ms = self._rhythm.saved_ms
-            self._saved_offsets = dict(saved.manifest.source_offsets)
+            self._has_news = False
             self._observer.snapshot_written(saved.path, saved.manifest)
 
     def _sealed_manifest(self) -> Manifest:

@@ -59,6 +59,7 @@ class SnapshotRhythm:
         self._periods, self._checkpoints = periods, checkpoints
         self._learner, self._metrics = learner, metrics
         self._begun_ms = self._full_ms = 0
+        self._is_owed = False
         self.saved_ms = 0
         self.failures = 0
 
@@ -77,14 +78,14 @@ class SnapshotRhythm:
         except SnapshotError as error:
             self._failed(error)
             return None
-        self.saved_ms = now_ms
+        self.saved_ms, self._is_owed = now_ms, False
         return Saved(path=path, manifest=stands)
 
     def turn(self, now_ms: int, manifest: Callable[[], Manifest], *, has_news: bool) -> Saved | None:
         """Write some rows of the snapshot in the making, or begin the one that is due; the one that is done.
 
-        Without news since the last one only full snapshots are taken: a replica must find one that is
-        younger than the delta log's oldest record.
+        Without news since the last one only full snapshots are taken, and one for each that failed: a
+        replica must find one that is younger than the delta log's oldest record.
         """
         draft = self._checkpoints.draft
         if draft is None:
@@ -102,7 +103,7 @@ class SnapshotRhythm:
         if now_ms - self._begun_ms < self._periods.period_ms:
             return
         is_full = now_ms - self._full_ms >= self._periods.full_period_ms
-        if not (has_news or is_full):
+        if not (has_news or is_full or self._is_owed):
             return
         self._begun_ms = now_ms
         if is_full:
@@ -114,4 +115,5 @@ class SnapshotRhythm:
 
     def _failed(self, error: SnapshotError) -> None:
         self.failures += 1
+        self._is_owed = True
         log.warning("snapshot_failed", extra={"failures": self.failures, "reason": str(error)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,10 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Send waiting messages to their topics again, under their keys; a second replay finds them sent."""
+    """Send waiting messages to their topics again, under their keys; a second replay finds them sent.
+
+    Batches of examples and deltas stay: their readers would pass over them.
+    """
     from contextlib import closing
 
     from infra.wiring.kafka import kafka_config
@@ -58,7 +62,10 @@ def replay(
     from streaming.kafka import KafkaSink
 
     settings = current_settings(kafka_bootstrap=bootstrap)
-    letters = _waiting(settings, topic, reason)
+    waiting = _waiting(settings, topic, reason)
+    letters = [letter for letter in waiting if letter.refusal is None]
+    for refusal, count in Counter(letter.refusal for letter in waiting if letter.refusal).items():
+        typer.echo(f"{count} left: {refusal}")
     if dry_run:
         _print(letters)
         typer.echo(f"{len(letters)} would be sent again")

@@ -11,6 +11,7 @@ from infra.recipes.recipe import Recipe
 from infra.wiring.recipes import make_scorer, make_table
 from recsys.evaluation.progressive import Tally
 from recsys.interactions import ExampleBatch
+from recsys.ranking.statements import statements_of
 from recsys.ranking.tower import weights_in
 from recsys.snapshots import read_dense, read_manifest, read_table
 from recsys.table.snapshot import read_rows
@@ -54,7 +55,7 @@ def frozen_tally(recipe: Recipe, snapshot: Path, batches: list[ExampleBatch]) ->
     tally, position = Tally(), 0
     for batch in batches:
         if position >= manifest.examples:
-            tally.add(scorer.score(batch.keys), batch.label_B)
+            tally.add(scorer.score(batch.keys), batch.label_B, statements_of(batch))
         position += len(batch)
     return tally
 

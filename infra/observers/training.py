@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -19,12 +18,8 @@ from streaming.events import encode_dead_letter
 from streaming.sink import EventSink
 from streaming.source import Record
 from streaming.topics import DEAD_LETTER
-from training.errors import TrainingError
 from training.loop_status import LoopStatus
 from training.sync import DeltaSync
-
-if TYPE_CHECKING:
-    from training.promotion.mlflow_registry import RunLog
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +33,14 @@ class TrainingTelemetry:
         table: EmbeddingTable,
         sync: DeltaSync,
         sink: EventSink,
-        run: RunLog | None,
         *,
         clock_ms: Callable[[], int],
+        partition_skips: Callable[[], int] = lambda: 0,
+        mirror_failures: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._table, self._sync, self._sink, self._run = table, sync, sink, run
+        """The two counts are those of a MergedSource and of a SnapshotMirror, where there is one."""
+        self._table, self._sync, self._sink = table, sync, sink
         self._clock_ms = clock_ms
-        self._latest: dict[str, float] = {}
         self._status: LoopStatus | None = None
         self._rejected = Counter("training_rejected_batches", "Batches in dead-letter", registry=registry)
         examples = Gauge("training_examples_total", "Examples learned", registry=registry)
@@ -58,6 +54,12 @@ class TrainingTelemetry:
         self._share = Gauge("training_negative_share", "Share of negatives learned", registry=registry)
         self._void = Gauge("training_void_messages_total", "Sent twice, or behind a fence", registry=registry)
         self._failed = Gauge("training_snapshot_failures_total", "Snapshots not written", registry=registry)
+        skips = Gauge("training_partition_skips_total", "Silent partitions not waited for", registry=registry)
+        skips.set_function(partition_skips)
+        copies = Gauge(
+            "training_mirror_failures_total", "Snapshots not copied to the store", registry=registry
+        )
+        copies.set_function(mirror_failures)
         self._sync_rows = Gauge("training_sync_rows_total", "Rows published", registry=registry)
         self._sync_bytes = Gauge("training_sync_bytes_total", "Bytes of deltas published", registry=registry)
         self._sync_period = Gauge("training_sync_period_ms", "From seal to seal", registry=registry)
@@ -91,8 +93,7 @@ class TrainingTelemetry:
         self._sync_bytes.set(self._sync.bytes_sent)
         self._sync_period.set(self._sync.period_ms)
         self._sync_pending.set(self._sync.pending_rows)
-        self._latest = metrics.total.metrics()
-        for name, value in self._latest.items():
+        for name, value in metrics.total.metrics().items():
             self._metric.labels(name).set(value)
         for stage, seconds in status.stage_s.items():
             self._stage.labels(stage).set(seconds)
@@ -111,21 +112,11 @@ class TrainingTelemetry:
             log.warning("dead_letter_lost", extra={"offset": record.offset, "reason": str(error)})
 
     def snapshot_written(self, path: Path, manifest: Manifest) -> None:
-        """Record metrics and manifest in the tracked run, where there is one; learning goes on without it."""
-        if self._run is None:
-            return
-        try:
-            if self._latest:
-                self._run.log_metrics(self._latest, manifest.examples)
-            self._run.log_snapshot(path, manifest)
-        except TrainingError as error:
-            log.warning("run_not_recorded", extra={"path": str(path), "reason": str(error)})
+        """Its time is in the status."""
 
-    def finish(self, *, failed: bool) -> None:
-        """Send what is left of the dead letters, and end the tracked run, where there is one."""
+    def finish(self) -> None:
+        """Send what is left of the dead letters."""
         try:
             self._sink.flush()
-            if self._run is not None:
-                self._run.finish(failed=failed)
-        except (SinkUnavailable, TrainingError) as error:
-            log.warning("run_not_ended", extra={"reason": str(error)})
+        except SinkUnavailable as error:
+            log.warning("dead_letters_lost", extra={"reason": str(error)})

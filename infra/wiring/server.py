@@ -27,6 +27,7 @@ from serving.replica import Replica
 from serving.service import RecommenderService, ServiceConfig
 from streaming.deltas import DeltaSubscriber
 from streaming.kafka import KafkaSink, KafkaSource
+from streaming.late_source import LateSource
 from streaming.topics import DELTAS
 
 
@@ -49,16 +50,21 @@ class Server:
     service: RecommenderService
     replica: Replica
     follower: ReplicaFollower
-    impressions: KafkaSink
+    impressions: ImpressionLog
+    sink: KafkaSink
 
     def close(self) -> None:
-        """Stop following, and send the impressions that still wait for others to travel with."""
+        """Stop following, and send the impressions that still wait, if that can be done in time."""
         self.follower.stop()
         self.impressions.close()
+        self.sink.close()
 
 
 def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> Server:
-    """A server whose replica follows the trainer's log, or a registry alias and that model's log."""
+    """A server whose replica follows the trainer's log, or a registry alias and that model's log.
+
+    The broker may be away: it serves from a snapshot, and goes on trying to reach the log.
+    """
     kafka = kafka_config(settings)
     dataset = load_dataset(recipe, settings, options.data_dir)
     replica = Replica(lambda: make_scorer(recipe), recipe.schema.fingerprint, codec=recipe.wire_codec)
@@ -72,15 +78,17 @@ def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> 
     source: FolderSource | UrlSource | AliasSource = newest
     if options.model is not None:
         source = AliasSource(build_registry(settings), options.model, newest)
-    follower = ReplicaFollower(replica, DeltaSubscriber(KafkaSource(kafka, [(DELTAS, 0)])), source)
+    deltas = LateSource(lambda: KafkaSource(kafka, [(DELTAS, 0)]))
+    follower = ReplicaFollower(replica, DeltaSubscriber(deltas), source)
     telemetry = ServingTelemetry(serve_metrics(options.metrics_port), replica, follower, now_ms)
-    impressions = KafkaSink(kafka)
+    sink = KafkaSink(kafka, opens_late=True)
+    impressions = ImpressionLog(sink, recipe.schema.fingerprint)
     service = RecommenderService(
         ServiceConfig(limits=RankLimits(domains=recipe.domains, context=recipe.context)),
         replica,
         DatasetFeatures(recipe.schema, dataset),
-        ImpressionLog(impressions, recipe.schema.fingerprint),
+        impressions,
         observer=telemetry,
         clock_ms=now_ms,
     )
-    return Server(service, replica, follower, impressions)
+    return Server(service, replica, follower, impressions, sink)

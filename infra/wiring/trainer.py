@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.observers.run_recorder import RunRecorder
 from infra.observers.several import Observers
 from infra.observers.training import TrainingTelemetry
 from infra.recipes.recipe import Recipe
@@ -19,7 +20,6 @@ from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest, read_manifest
-from recsys.table.table import EmbeddingTable
 from streaming.deltas import DeltaPublisher
 from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource, partition_count
 from streaming.merged_source import MergedSource
@@ -64,19 +64,23 @@ class Trainer:
     loop: OnlineLoop
     telemetry: TrainingTelemetry
     mirror: SnapshotMirror | None
+    recorder: RunRecorder | None
 
     def run(self) -> None:
         """Loop until stopped; a tracked run ends with it, as failed where the loop fails."""
         failed = True
-        if self.mirror is not None:
-            self.mirror.start()
+        for worker in (self.mirror, self.recorder):
+            if worker is not None:
+                worker.start()
         try:
             self.loop.run()
             failed = False
         finally:
             if self.mirror is not None:
                 self.mirror.close()
-            self.telemetry.finish(failed=failed)
+            self.telemetry.finish()
+            if self.recorder is not None:
+                self.recorder.close(failed=failed)
 
 
 def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -> Trainer:
@@ -90,8 +94,17 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
         checkpoints, learner, metrics, store=store, folder=folder, start_from=options.start_from
     )
     sync = DeltaSync(learner, DeltaPublisher(KafkaSink(kafka)), _lineage(recipe, manifest))
-    telemetry = _telemetry(recipe, settings, options, learner.table, sync)
     mirror = SnapshotMirror(store, folder) if store is not None else None
+    source, recorder = _examples(kafka), _recorder(recipe, settings, options)
+    telemetry = TrainingTelemetry(
+        serve_metrics(options.metrics_port),
+        learner.table,
+        sync,
+        KafkaSink(kafka),
+        clock_ms=now_ms,
+        partition_skips=lambda: source.skips if isinstance(source, MergedSource) else 0,
+        mirror_failures=lambda: mirror.failures if mirror is not None else 0,
+    )
     loop = OnlineLoop(
         LoopConfig(
             recipe=recipe.name,
@@ -101,17 +114,17 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
             lag=options.lag,
             snapshot_at_examples=options.snapshot_at,
         ),
-        _examples(kafka),
+        source,
         learner,
         sync,
         checkpoints,
         metrics=metrics,
-        observer=telemetry if mirror is None else Observers((telemetry, mirror)),
+        observer=Observers([one for one in (telemetry, mirror, recorder) if one is not None]),
         clock_ms=now_ms,
     )
     if manifest is not None:
         loop.resume(manifest)
-    return Trainer(loop, telemetry, mirror)
+    return Trainer(loop, telemetry, mirror, recorder)
 
 
 def _restored(
@@ -161,15 +174,11 @@ def _lineage(recipe: Recipe, manifest: Manifest | None) -> SyncConfig:
     )
 
 
-def _telemetry(
-    recipe: Recipe, settings: Settings, options: TrainerOptions, table: EmbeddingTable, sync: DeltaSync
-) -> TrainingTelemetry:
-    run = None
-    if options.track:
-        run = build_registry(settings).start_run(recipe.name, parameters_of(recipe))
-    sink = KafkaSink(kafka_config(settings))
-    registry = serve_metrics(options.metrics_port)
-    return TrainingTelemetry(registry, table, sync, sink, run, clock_ms=now_ms)
+def _recorder(recipe: Recipe, settings: Settings, options: TrainerOptions) -> RunRecorder | None:
+    """What records the run in MLflow, where that was asked for."""
+    if not options.track:
+        return None
+    return RunRecorder(build_registry(settings).start_run(recipe.name, parameters_of(recipe)))
 
 
 def parameters_of(recipe: Recipe) -> dict[str, object]:

@@ -7,6 +7,7 @@ failed is in its log, so the log is listened to while a client is opened.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from streaming.errors import StreamingError
 from streaming.kafka.config import KafkaConfig
 
 _LOG_OF_ATTEMPTS = logging.getLogger("kafka.net.manager")
+_SWITCHING = threading.Lock()
+_LISTENERS: dict[logging.Handler, tuple[int, bool]] = {}
+"""Who listens now, and the log's (level, propagation) before the first of them; under ``_SWITCHING``."""
 _CODECS = {"lz4": (has_lz4, "lz4"), "zstd": (has_zstd, "zstandard")}
 
 Client = TypeVar("Client")
@@ -80,17 +84,22 @@ def _reasons() -> Iterator[list[str]]:
     reasons: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: _note(record, reasons)  # type: ignore[method-assign]
-    level, propagates = _LOG_OF_ATTEMPTS.level, _LOG_OF_ATTEMPTS.propagate
-    _LOG_OF_ATTEMPTS.addHandler(listener)
-    # A logger that is switched off makes no records at all.
-    _LOG_OF_ATTEMPTS.setLevel(logging.WARNING)
-    _LOG_OF_ATTEMPTS.propagate = False
+    with _SWITCHING:
+        others = next(iter(_LISTENERS.values()), None)
+        _LISTENERS[listener] = others or (_LOG_OF_ATTEMPTS.level, _LOG_OF_ATTEMPTS.propagate)
+        _LOG_OF_ATTEMPTS.addHandler(listener)
+        # A logger that is switched off makes no records at all.
+        _LOG_OF_ATTEMPTS.setLevel(logging.WARNING)
+        _LOG_OF_ATTEMPTS.propagate = False
     try:
         yield reasons
     finally:
-        _LOG_OF_ATTEMPTS.removeHandler(listener)
-        _LOG_OF_ATTEMPTS.setLevel(level)
-        _LOG_OF_ATTEMPTS.propagate = propagates
+        with _SWITCHING:
+            level, propagates = _LISTENERS.pop(listener)
+            _LOG_OF_ATTEMPTS.removeHandler(listener)
+            if not _LISTENERS:
+                _LOG_OF_ATTEMPTS.setLevel(level)
+                _LOG_OF_ATTEMPTS.propagate = propagates
 
 
 def _note(record: logging.LogRecord, reasons: list[str]) -> None:

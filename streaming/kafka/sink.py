@@ -8,9 +8,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-import crc32c
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.partitioner.default import murmur2
 
 from streaming.errors import SinkUnavailable
 from streaming.kafka.client import compression_type, open_client
@@ -21,8 +21,19 @@ _GRACE_S = 5.0
 """A producer that says nothing for so long after its own time limit is stuck."""
 
 
+def partition_of_key(key: bytes, n_partitions: int) -> int:
+    """Where a record of this key goes: as the clients of Apache Kafka choose by default.
+
+    A product's own producer, in any language, so sends feedback to the partition of its impression.
+    """
+    # murmur2 is signed in Java, which takes its sign away rather than its absolute value.
+    return int(murmur2(key) & 0x7FFFFFFF) % n_partitions if n_partitions > 1 else 0
+
+
 class KafkaSink:
     """An EventSink that sends in batches and waits for every in-sync replica. Any number of callers.
+
+    A record without a partition goes by its key, as ``partition_of_key`` says.
 
     An outage shorter than ``delivery_timeout_s`` costs only waiting: what was published meanwhile goes
     out afterwards, once and in order. When a record is given up, or refused because the broker forgot
@@ -30,15 +41,17 @@ class KafkaSink:
     publish begins with a new producer. A producer that has failed is dead for ever.
     """
 
-    def __init__(self, config: KafkaConfig) -> None:
+    def __init__(self, config: KafkaConfig, *, opens_late: bool = False) -> None:
+        """Connect now, or with ``opens_late`` at the first publish. Raises SinkUnavailable."""
         self._config = config
+        self._compression = compression_type(config)
         self._lock = threading.Lock()
         self._unacknowledged: deque[tuple[Any, int, float]] = deque()
         self._unacknowledged_bytes = 0
         self._positions: dict[Partition, int] = {}
         self._n_partitions: dict[str, int] = {}
         self._failure: BaseException | None = None
-        self._producer: Any = self._open()
+        self._producer: Any = None if opens_late else self._open()
 
     def _open(self) -> Any:
         config, timeout_ms = self._config, int(self._config.timeout_s * 1000)
@@ -51,7 +64,7 @@ class KafkaSink:
             enable_idempotence=config.idempotent,
             # Without idempotence two batches on their way could change places when one is sent again.
             max_in_flight_requests_per_connection=5 if config.idempotent else 1,
-            compression_type=compression_type(config),
+            compression_type=self._compression,
             linger_ms=config.linger_ms,
             batch_size=config.batch_bytes,
             max_request_size=config.max_record_bytes,
@@ -113,8 +126,7 @@ class KafkaSink:
         count = self._n_partitions.get(topic)
         if count is None:
             count = self._n_partitions[topic] = len(self._producer.partitions_for(topic))
-        checksum: int = crc32c.crc32c(key) if count > 1 else 0
-        return checksum % count
+        return partition_of_key(key, count)
 
     def _settle(self) -> None:
         """Take note of what has been acknowledged or refused, oldest first."""

@@ -42,7 +42,7 @@ def offered(small: Any) -> set[str]:
     ProcessCollector(registry=registry)
     JoinTelemetry(registry, lambda: 0)
     sync = DeltaSync(learner, DeltaPublisher(log), SyncConfig(model="m", incarnation=1))
-    TrainingTelemetry(registry, learner.table, sync, log, None, clock_ms=lambda: 0)
+    TrainingTelemetry(registry, learner.table, sync, log, clock_ms=lambda: 0)
     replica = Replica(small.scorer, 0)
     follower = ReplicaFollower(replica, DeltaSubscriber(log.source([(DELTAS, 0)])), NoSnapshots())
     ServingTelemetry(registry, replica, follower, lambda: 0)

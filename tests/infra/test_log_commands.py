@@ -13,7 +13,7 @@ from infra.cli.app import app
 from streaming.events import encode_dead_letter
 from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
 from streaming.source import Record
-from streaming.topics import DEAD_LETTER, FEEDBACK, IMPRESSIONS
+from streaming.topics import DEAD_LETTER, EXAMPLES, FEEDBACK, IMPRESSIONS
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,17 @@ def test_letters_are_listed_once_and_replayed_once_by_reason(bootstrap):
     with closing(KafkaSource(KafkaConfig(bootstrap=bootstrap), [(FEEDBACK, 1)])) as source:
         (sent,) = source.poll(max_records=10, timeout_s=5)
     assert (sent.key, sent.value) == (b"key", b"abc")
+
+
+def test_a_batch_of_examples_is_left_with_the_reason_and_the_others_are_sent():
+    with EmbeddedBroker() as broker:
+        headrace("topics", "apply", "--bootstrap", broker.bootstrap)
+        with closing(KafkaSink(KafkaConfig(bootstrap=broker.bootstrap))) as sink:
+            for topic in (EXAMPLES, FEEDBACK):
+                letter = encode_dead_letter(Record(topic, 0, 3, b"", b"abc"), "why", rejected_at_ms=1)
+                sink.publish(DEAD_LETTER, b"", letter)
+            sink.flush()
+        said = headrace("dead-letter", "replay", "--bootstrap", broker.bootstrap)
+        assert f"1 left: messages of {EXAMPLES} are not sent again: their readers" in said
+        assert said.endswith("1 sent again\n")
+        assert [one["topic"] for one in listed(broker.bootstrap)] == [EXAMPLES]

@@ -47,9 +47,7 @@ def sync_of(small: Any) -> DeltaSync:
 
 def test_how_old_everything_is_is_shown(small: Any) -> None:
     registry = CollectorRegistry()
-    telemetry = TrainingTelemetry(
-        registry, table(), sync_of(small), BrokenSink(), None, clock_ms=lambda: NOW_MS
-    )
+    telemetry = TrainingTelemetry(registry, table(), sync_of(small), BrokenSink(), clock_ms=lambda: NOW_MS)
     status = LoopStatus(as_of_ms=NOW_MS - 4_000, watermark_ms=NOW_MS - 3_000, lag_records=7)
     telemetry.progressed(status, ProgressiveMetrics(60_000))
     assert registry.get_sample_value("training_sample_age_seconds") == 4.0
@@ -60,9 +58,7 @@ def test_how_old_everything_is_is_shown(small: Any) -> None:
 
 def test_what_became_of_keys_is_shown(small: Any) -> None:
     registry, observed = CollectorRegistry(), table()
-    telemetry = TrainingTelemetry(
-        registry, observed, sync_of(small), BrokenSink(), None, clock_ms=lambda: NOW_MS
-    )
+    telemetry = TrainingTelemetry(registry, observed, sync_of(small), BrokenSink(), clock_ms=lambda: NOW_MS)
     for keys in ([1, 2], [1]):
         n = len(keys)
         observed.learn(np.array(keys, np.uint64), np.ones((n, 1), np.float32), event_time_s=1)
@@ -77,15 +73,29 @@ def test_what_became_of_keys_is_shown(small: Any) -> None:
 
 def test_a_dead_letter_that_cannot_be_sent_is_counted_and_passed_over(small: Any) -> None:
     registry = CollectorRegistry()
-    telemetry = TrainingTelemetry(
-        registry, table(), sync_of(small), BrokenSink(), None, clock_ms=lambda: NOW_MS
-    )
+    telemetry = TrainingTelemetry(registry, table(), sync_of(small), BrokenSink(), clock_ms=lambda: NOW_MS)
     telemetry.rejected(Record(EXAMPLES, 0, 7, b"", b"no examples"), "told to")
-    telemetry.finish(failed=False)
+    telemetry.finish()
     assert registry.get_sample_value("training_rejected_batches_total") == 1.0
 
 
 def test_metrics_can_be_asked_for_before_the_first_seal(small: Any) -> None:
     registry = CollectorRegistry()
-    TrainingTelemetry(registry, table(), sync_of(small), BrokenSink(), None, clock_ms=lambda: NOW_MS)
+    TrainingTelemetry(registry, table(), sync_of(small), BrokenSink(), clock_ms=lambda: NOW_MS)
     assert registry.get_sample_value("training_examples_total") == 0.0
+
+
+def test_what_a_source_skipped_and_a_mirror_missed_is_read_when_somebody_asks(small: Any) -> None:
+    registry, counts = CollectorRegistry(), {"skips": 0, "failures": 0}
+    TrainingTelemetry(
+        registry,
+        table(),
+        sync_of(small),
+        BrokenSink(),
+        clock_ms=lambda: NOW_MS,
+        partition_skips=lambda: counts["skips"],
+        mirror_failures=lambda: counts["failures"],
+    )
+    counts.update(skips=3, failures=2)
+    assert registry.get_sample_value("training_partition_skips_total") == 3.0
+    assert registry.get_sample_value("training_mirror_failures_total") == 2.0

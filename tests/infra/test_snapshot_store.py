@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 from infra.model_sources import UrlSource
 from infra.snapshot_mirror import SnapshotMirror
@@ -52,11 +53,38 @@ def run(small: Any, tmp_path: Path) -> Run:
     return Run(small, tmp_path / "own")
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SnapshotStore]:
-    url = f"file://{tmp_path}/store" if request.param == "file" else "memory://bucket/store"
-    yield SnapshotStore(url)
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """URL of an empty folder in this process's memory."""
+    yield "memory://bucket/store"
     fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URL of a bucket on an S3 server of this process, which the environment leads to."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "any")
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture
+def s3(bucket: str, tmp_path: Path) -> str:
+    """URL of an empty folder there."""
+    return f"{bucket}/{tmp_path.name}"
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> SnapshotStore:
+    url = f"file://{tmp_path}/store" if request.param == "file" else request.getfixturevalue(request.param)
+    return SnapshotStore(url)
 
 
 def put_all(store: SnapshotStore, folder: Path) -> None:

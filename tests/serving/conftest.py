@@ -77,15 +77,20 @@ class Source:
 
 
 class Shelf:
-    """A SnapshotSource over a folder, whose model the test chooses and which raises when told to."""
+    """A SnapshotSource over a folder, whose model the test chooses; slow, or raising, when told to."""
 
     def __init__(self, folder: Path, heartbeat: Heartbeat) -> None:
         self._folder, self._heartbeat = folder, heartbeat
         self.chosen: str | None = "small-1"
         self.errors: list[Exception] = []
+        self.answers = threading.Event()
+        self.answers.set()
+        self.is_asked = threading.Event()
 
     def model(self) -> str | None:
         self._heartbeat.beat()
+        self.is_asked.set()
+        assert self.answers.wait(30)
         if self.errors:
             raise self.errors.pop(0)
         return self.chosen

@@ -155,6 +155,39 @@ def test_a_snapshot_source_that_raises_is_asked_again(scene: Any, error: Excepti
         scene.until_serves(shard)
 
 
+def test_while_a_store_keeps_it_waiting_deltas_are_applied(scene: Any) -> None:
+    shard = scene.shard()
+    shard.save()
+    with scene.following():
+        scene.until_serves(shard)
+        scene.shelf.answers.clear()
+        scene.shelf.is_asked.clear()
+        assert scene.shelf.is_asked.wait(10)
+        shard.learn_and_seal()
+        scene.until_serves(shard)
+        scene.shelf.answers.set()
+        # It looks again, and serves what it finds.
+        other = scene.shard(model="other-1")
+        other.save()
+        scene.shelf.chosen = "other-1"
+        scene.until_serves(other)
+
+
+def test_while_a_store_fails_for_good_deltas_are_applied_and_no_snapshot_is_asked_for(
+    scene: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = scene.shard()
+    shard.save()
+    with scene.following():
+        scene.until_serves(shard)
+        scene.shelf.errors += [RuntimeError("503")] * 1000
+        scene.heartbeat.until(lambda: len(scene.shelf.errors) < 997)
+        shard.learn_and_seal()
+        scene.until_serves(shard)
+    assert outcomes(scene, ApplyOutcome.SNAPSHOT_NEEDED) == 0
+    assert [record.message for record in caplog.records].count("snapshots_unreadable") == 1
+
+
 def test_a_source_that_breaks_a_promise_does_not_end_the_following(scene: Any) -> None:
     shard = scene.shard()
     shard.save()

@@ -131,6 +131,7 @@ def test_replicas_of_one_log_follow_it_each_at_its_own_place(scene: Any) -> None
         assert scene.follower.outcomes[ApplyOutcome.SNAPSHOT_NEEDED] == 0
         shard.save()
         rows = scene.small.rows_of(shard.learner.table)
+        scene.heartbeat.until(other.ready.is_set)
         scene.heartbeat.until(lambda: scene.small.rows_of(other.parameters.table) == rows)
         follower.stop()
 

@@ -114,6 +114,7 @@ class Scene:
     def __init__(self, small: Any, folder: Path) -> None:
         self.small, self.folder, self.log, self.observer = small, folder, MemoryLog(), Answers()
         self.sink: EventSink = self.log
+        self.impression_log: ImpressionLog | None = None
         self.features = Features(small.schema)
         self.replica = Replica(small.scorer, small.schema.fingerprint)
         self.settings: dict[str, Any] = {"deadline_ms": 20_000}
@@ -137,11 +138,12 @@ class Scene:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         limits = RankLimits(domains=("home", "search"), context=frozenset({"hour"}), max_candidates=50)
+        self.impression_log = ImpressionLog(self.sink, self.small.schema.fingerprint)
         service = RecommenderService(
             ServiceConfig(limits=limits, **self.settings),
             self.replica,
             self.features,
-            ImpressionLog(self.sink, self.small.schema.fingerprint),
+            self.impression_log,
             observer=self.observer,
             clock_ms=lambda: NOW_MS,
         )
@@ -157,6 +159,9 @@ class Scene:
             await server
 
     def impressions(self) -> list[Any]:
+        """Of the answers that were given so far."""
+        assert self.impression_log is not None
+        assert self.impression_log.flush(timeout_s=10)
         at = (IMPRESSIONS, 0)
         return [decode_impression(record.value) for record in self.log.read(at, 0, self.log.end(at))]
 

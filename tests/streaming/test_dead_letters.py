@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.errors import ConfigError
 from streaming.dead_letters import read_dead_letters, send_again
+from streaming.errors import SourceUnavailable
 from streaming.events import decode_dead_letter, encode_dead_letter
-from streaming.memory_log import MemoryLog
+from streaming.memory_log import LogSource, MemoryLog
 from streaming.proto import event_pb2
 from streaming.source import Record
-from streaming.topics import DEAD_LETTER, FEEDBACK, IMPRESSIONS
+from streaming.topics import DEAD_LETTER, DELTAS, EXAMPLES, FEEDBACK, IMPRESSIONS
 
 PLACES = st.tuples(st.sampled_from([IMPRESSIONS, FEEDBACK]), st.integers(0, 2), st.integers(0, 5))
 
@@ -50,6 +53,25 @@ def test_a_message_goes_back_to_its_partition_with_its_key_and_its_bytes():
     source = log.source([(FEEDBACK, number) for number in range(3)])
     (sent,) = source.poll(max_records=10, timeout_s=0)
     assert sent[1:] == (2, 0, b"key-4", b"payload-4")
+
+
+@pytest.mark.parametrize("topic", [EXAMPLES, DELTAS])
+def test_what_its_readers_would_pass_over_is_not_sent_again_and_goes_on_waiting(topic):
+    log = log_of([(FEEDBACK, 0, 1), (topic, 0, 2)])
+    with pytest.raises(ConfigError, match=f"messages of {topic} are not sent again: .*; leave it out"):
+        send_again(waiting(log), log, now_ms=99)
+    assert (log.end((FEEDBACK, 0)), log.end((topic, 0))) == (0, 0)
+    send_again([letter for letter in waiting(log) if letter.refusal is None], log, now_ms=99)
+    assert [letter.place for letter in waiting(log)] == [(topic, 0, 2)]
+
+
+def test_where_the_broker_goes_away_half_way_reading_ends_with_an_error():
+    class Away(LogSource):
+        def poll(self, **_):
+            return []
+
+    with pytest.raises(SourceUnavailable, match=r"reading stands at .* want .*; try again later"):
+        read_dead_letters(Away(log_of([(FEEDBACK, 0, 1)]), [(DEAD_LETTER, 0)]))
 
 
 def test_bytes_that_are_no_dead_letter_are_passed_over():

@@ -16,6 +16,7 @@ from streaming.events import (
     is_replay_mark,
 )
 from streaming.example_wire import decode_examples
+from streaming.row_codecs import RowCodec
 from streaming.source import Record
 
 SAMPLES = Path(__file__).parent / "wire_samples"
@@ -26,6 +27,8 @@ DECODERS = {
     "dead_letter": (decode_dead_letter,),
     "replay_mark": (decode_dead_letter,),
     "table_delta": (decode_delta,),
+    "table_delta_fp16": (decode_delta,),
+    "table_delta_int8_row": (decode_delta,),
     "dense_delta": (decode_delta,),
 }
 # Taken when each was written: a sample that changes is no sample of an old wire.
@@ -37,8 +40,11 @@ FIRST_BYTES = {
     "impression.bin": "0c021da38155c7fa",
     "table_delta.bin": "851736e24ea80923",
     "v2/dead_letter.bin": "731af309bd604fec",
+    "v2/dense_delta.bin": "7e2b5138c3143fe7",
     "v2/examples.bin": "13300a94498614de",
     "v2/replay_mark.bin": "765313a304e7888e",
+    "v2/table_delta_fp16.bin": "b1fb14b5daa80e09",
+    "v2/table_delta_int8_row.bin": "c04f76bd4e600f81",
 }
 
 
@@ -81,3 +87,38 @@ def test_a_dead_letter_that_knows_its_key_is_what_was_written():
     assert decode_dead_letter(value) == (record, "no Feedback in 1 bytes", 1_700_000_000_000)
     assert not is_replay_mark(value)
     assert is_replay_mark((SAMPLES / "v2/replay_mark.bin").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("codec", "times_ms", "rows_ND"),
+    [
+        (
+            "fp16",
+            (1_700_000_000_500, 1_700_000_000_900),
+            [[1.0, -2.0, 0.5, 65504.0], [0.0, 2.0**-24, -0.25, 3.0]],
+        ),
+        # More of the same seal follows: it has no times yet.
+        ("int8_row", (0, 0), [[1.5, 63.5, -63.5, 0.5], [-0.125, 0.0, -31.75, 0.5]]),
+    ],
+)
+def test_rows_in_fewer_bits_are_what_was_written(codec, times_ms, rows_ND):
+    delta = decode_delta((SAMPLES / f"v2/table_delta_{codec}.bin").read_bytes())
+    assert (delta.model, delta.table, delta.spec_fingerprint) == ("ranker-0a1b2c3d", "movielens", 2**63 + 1)
+    assert (delta.shard, delta.incarnation, delta.dense_sequence) == (2, 4, 2**33)
+    assert (delta.sequence, delta.base_sequence) == (2**40 + 9, 2**40 + 5)
+    assert (delta.as_of_ms, delta.sealed_at_ms) == times_ms
+    assert (delta.updated_keys.tolist(), delta.expired_keys.tolist()) == ([1, 2**64 - 1], [7, 2**63])
+    assert delta.codec == codec
+    # A slice of one weight and one of three, as a wide part beside a vector.
+    assert RowCodec(codec, (1, 3)).unpack(delta.rows).tolist() == rows_ND
+
+
+def test_dense_parameters_are_what_was_written():
+    delta = decode_delta((SAMPLES / "v2/dense_delta.bin").read_bytes())
+    assert (delta.model, delta.incarnation, delta.sequence) == ("ranker-0a1b2c3d", 4, 2**33)
+    assert (delta.as_of_ms, delta.sealed_at_ms) == (1_700_000_000_500, 1_700_000_000_900)
+    assert {name: tensor.tolist() for name, tensor in delta.tensors.items()} == {
+        "tower.0.weight": [[1.0, -2.0, 0.5]],
+        "tower.0.bias": [0.25],
+    }
+    assert {tensor.dtype.name for tensor in delta.tensors.values()} == {"float32"}

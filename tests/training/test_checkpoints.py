@@ -201,6 +201,7 @@ def test_a_snapshot_without_metrics_wanted_is_restored_for_its_parameters(run: R
 
 
 def test_a_replica_that_reads_what_is_being_dropped_loads_all_of_it_or_nothing(run: Run, small: Any) -> None:
+    run.checkpoints.close()
     run = Run(small, run.folder, keep=1)
     keys = small.keys(*range(24))
     replica, is_done = Replica(small.scorer, small.schema.fingerprint), threading.Event()

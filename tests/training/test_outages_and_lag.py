@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from streaming.errors import OffsetLost, SourceUnavailable
@@ -19,11 +21,11 @@ N_MESSAGES, N_ROWS = 20, 40
 
 
 def example_log(small: Any, n: int = N_MESSAGES) -> MemoryLog:
+    items_B = np.arange(N_ROWS, dtype=np.uint64)
+    batches = (dataclasses.replace(small.examples(i, N_ROWS), item_id_B=items_B) for i in range(n))
     values = (
-        encode_examples(
-            ExampleMessage(batch=small.examples(i, N_ROWS), sequence=i, watermark_ms=7 + i, sent_at_ms=1)
-        )
-        for i in range(n)
+        encode_examples(ExampleMessage(batch=batch, sequence=i, watermark_ms=7 + i, sent_at_ms=1))
+        for i, batch in enumerate(batches)
     )
     return MemoryLog(Entry(EXAMPLES, 0, b"", value) for value in values)
 

@@ -1,0 +1,1 @@
+"""What the replays of the streaming loop share: streams, models, what is told of a stream, figures."""
