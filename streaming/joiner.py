@@ -35,7 +35,7 @@ class JoinerConfig:
     """How long a poll waits for the first record; bounds how late a due batch can be."""
     tick_period_ms: int = 250
     """How often silence is turned into event time, and progress told; > 0."""
-    commit_period_ms: int = 1000
+    commit_period_ms: int = 5000
     """How often the state is committed; a restart repeats that much more; > 0."""
     longest_wait_s: float = 5.0
     """Between two attempts to reach a broker that is away; > 0."""

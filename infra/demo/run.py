@@ -44,7 +44,7 @@ DRAIN_TIMEOUT_S = 120.0
 IN_FLIGHT = 4_000
 LOOK_EVERY_S = 0.4
 """Every look asks four processes for their metrics, which costs them and us some milliseconds."""
-FASTEST_ROWS_PER_MS = 14
+FASTEST_ROWS_PER_MS = 11
 STAGES = {"replay": "replay", "join": "join", "train": "learn and sync", "serve": "serve"}
 
 
