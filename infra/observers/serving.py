@@ -20,6 +20,8 @@ class ServingTelemetry:
         replica: Replica,
         follower: ReplicaFollower,
         clock_ms: Callable[[], int],
+        *,
+        impressions_lost: Callable[[], float],
     ) -> None:
         self._answers = Counter("serving_rank_answers", "Answers by status code", ["code"], registry=registry)
         self._seconds = Histogram(
@@ -34,6 +36,8 @@ class ServingTelemetry:
         age.set_function(lambda: _age_ms(replica, clock_ms))
         sequence = Gauge("serving_table_sequence", "Newest applied delta", registry=registry)
         sequence.set_function(lambda: replica.parameters.table_sequence if replica.ready.is_set() else -1)
+        lost = Gauge("serving_impressions_lost_total", "Shown, but not learned from", registry=registry)
+        lost.set_function(impressions_lost)
         skew = Gauge("serving_dense_skew_ms", "Event time of dense weights ahead of rows", registry=registry)
         skew.set_function(lambda: replica.parameters.skew_ms if replica.ready.is_set() else float("nan"))
         doing = Gauge("serving_follower_status", "1 for what it is doing", ["status"], registry=registry)

@@ -80,9 +80,15 @@ def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> 
         source = AliasSource(build_registry(settings), options.model, newest)
     deltas = LateSource(lambda: KafkaSource(kafka, [(DELTAS, 0)]))
     follower = ReplicaFollower(replica, DeltaSubscriber(deltas), source)
-    telemetry = ServingTelemetry(serve_metrics(options.metrics_port), replica, follower, now_ms)
     sink = KafkaSink(kafka, opens_late=True)
     impressions = ImpressionLog(sink, recipe.schema.fingerprint)
+    telemetry = ServingTelemetry(
+        serve_metrics(options.metrics_port),
+        replica,
+        follower,
+        now_ms,
+        impressions_lost=lambda: impressions.lost,
+    )
     service = RecommenderService(
         ServiceConfig(limits=RankLimits(domains=recipe.domains, context=recipe.context)),
         replica,

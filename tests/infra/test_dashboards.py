@@ -45,7 +45,7 @@ def offered(small: Any) -> set[str]:
     TrainingTelemetry(registry, learner.table, sync, log, clock_ms=lambda: 0)
     replica = Replica(small.scorer, 0)
     follower = ReplicaFollower(replica, DeltaSubscriber(log.source([(DELTAS, 0)])), NoSnapshots())
-    ServingTelemetry(registry, replica, follower, lambda: 0)
+    ServingTelemetry(registry, replica, follower, lambda: 0, impressions_lost=lambda: 0)
     names = {family.name for family in registry.collect()}
     return names | {f"{name}{end}" for name in names for end in ("_total", "_bucket")}
 
