@@ -12,6 +12,7 @@ export RECSYS_DATA ?= $(realpath ../shared/data)
 
 DATA ?= movielens
 MINUTES ?= 30
+RATE ?= 7000
 PACKAGES := recsys streaming feature_store training serving infra
 CORE := $(wildcard recsys/table/cpp/*.h recsys/table/cpp/*.inl recsys/table/cpp/*.cpp) CMakeLists.txt
 PROTOS := $(wildcard streaming/proto/*.proto serving/proto/*.proto)
@@ -74,9 +75,11 @@ test: setup ## the whole test suite
 faults: setup ## the long fault tests: kills, outages, full disks (about half an hour)
 	$(BIN)/pytest -q -m faults --timeout 1800
 
-soak: setup ## the whole loop at a steady rate (MINUTES=30): nothing may grow
+soak: setup ## the whole loop at a steady rate (MINUTES=30 RATE=7000): nothing may grow
 	@mkdir -p build
-	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(if $(RECSYS_DATA),--data-dir $(RECSYS_DATA),--recipe movielens) | tee build/soak.json
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --rate $(RATE) \
+	  $(if $(RECSYS_DATA),--data-dir $(RECSYS_DATA),--recipe movielens) > build/soak.json; \
+	  status=$$?; cat build/soak.json; exit $$status
 
 native: setup ## C++ tests: plain, under AddressSanitizer and under ThreadSanitizer
 	@for sanitizer in none address thread; do \
@@ -93,6 +96,7 @@ bench: setup ## quick benchmarks, one JSON document each, into build/bench
 check: test check-rest ## the one door: everything that CI asks
 
 check-rest: proto-fresh lint type native
+	$(MAKE) soak MINUTES=3 RATE=3000
 
 demo: setup ## run the main job: stream, learn, sync, serve, report (DATA=movielens|kuairand)
 	$(BIN)/headrace demo --data $(DATA) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --report build/demo/report.json
