@@ -93,10 +93,10 @@ bench: setup ## quick benchmarks, one JSON document each, into build/bench
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script --quick > build/bench/$$(basename $$script .py).json || exit 1; done
 	$(BIN)/python benchmarks/compare.py build/bench
 
-check: test check-rest ## the one door: everything that CI asks
+check: test check-rest ## the one door: everything that CI asks, and a soak of three minutes
+	$(MAKE) soak MINUTES=3 RATE=3000
 
 check-rest: proto-fresh lint type native
-	$(MAKE) soak MINUTES=3 RATE=3000
 
 demo: setup ## run the main job: stream, learn, sync, serve, report (DATA=movielens|kuairand)
 	$(BIN)/headrace demo --data $(DATA) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --report build/demo/report.json

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from streaming.source import EventSource, Partition, Record
+
+
+class OpenSource(EventSource, Protocol):
+    """An EventSource that holds connections."""
+
+    def close(self) -> None:
+        """Give them back."""
 
 
 class LateSource:
@@ -14,9 +22,9 @@ class LateSource:
     next call tries again.
     """
 
-    def __init__(self, make: Callable[[], EventSource]) -> None:
+    def __init__(self, make: Callable[[], OpenSource]) -> None:
         self._make = make
-        self._opened: EventSource | None = None
+        self._opened: OpenSource | None = None
 
     def poll(self, *, max_records: int, timeout_s: float) -> list[Record]:
         """As EventSource says."""
@@ -33,6 +41,12 @@ class LateSource:
     def end_offsets(self) -> dict[Partition, int]:
         """As EventSource says."""
         return self._source().end_offsets()
+
+    def close(self) -> None:
+        """Close what was opened; it is opened anew when it is read again."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
     def _source(self) -> EventSource:
         if self._opened is None:

@@ -93,3 +93,6 @@ class LogSource:
     def end_offsets(self) -> dict[Partition, int]:
         """As EventSource says."""
         return {partition: self._log.end(partition) for partition in self._positions}
+
+    def close(self) -> None:
+        """A log in memory holds no connections."""

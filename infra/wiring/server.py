@@ -52,10 +52,12 @@ class Server:
     follower: ReplicaFollower
     impressions: ImpressionLog
     sink: KafkaSink
+    deltas: LateSource
 
     def close(self) -> None:
         """Stop following, and send the impressions that still wait, if that can be done in time."""
         self.follower.stop()
+        self.deltas.close()
         self.impressions.close()
         self.sink.close()
 
@@ -97,4 +99,4 @@ def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> 
         observer=telemetry,
         clock_ms=now_ms,
     )
-    return Server(service, replica, follower, impressions, sink)
+    return Server(service, replica, follower, impressions, sink, deltas)

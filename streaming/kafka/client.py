@@ -73,9 +73,20 @@ def open_client(
         try:
             return make(**client_options(config) | options)
         except KafkaError as error:
+            _end_half_made(error)
             # Attempts differ: the last may only have run out of time.
             why = Counter(reasons).most_common(1)[0][0] if reasons else str(error)
             raise refusal(f"no broker at {config.bootstrap} lets us in: {why}") from error
+
+
+def _end_half_made(error: KafkaError) -> None:
+    """End the I/O thread that a client whose making fails leaves behind; nothing else knows of it."""
+    trace = error.__traceback__
+    while trace is not None:
+        loop = getattr(trace.tb_frame.f_locals.get("self"), "_net", None)
+        if loop is not None:
+            loop.stop(timeout_ms=1_000)
+        trace = trace.tb_next
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from infra.child_process import free_port
 from streaming.errors import SinkUnavailable, SourceUnavailable
-from streaming.kafka import KafkaConfig, KafkaSink
+from streaming.kafka import KafkaConfig, KafkaSink, KafkaSource
 from streaming.kafka.client import open_client
 
 CONFIG = KafkaConfig(bootstrap="127.0.0.1:1", connect_timeout_s=0.3)
@@ -42,3 +43,11 @@ def test_a_sink_that_opens_late_is_made_without_a_broker_and_refuses_what_it_can
         sink.publish("topic", b"", b"")
     sink.flush()
     sink.close()
+
+
+def test_a_client_that_cannot_be_made_leaves_no_thread_behind() -> None:
+    before = {thread for thread in threading.enumerate() if thread.name.startswith("kafka-io")}
+    config = KafkaConfig(bootstrap=f"127.0.0.1:{free_port()}", connect_timeout_s=0.3)
+    with pytest.raises(SourceUnavailable):
+        KafkaSource(config, [("topic", 0)])
+    assert {thread for thread in threading.enumerate() if thread.name.startswith("kafka-io")} <= before
