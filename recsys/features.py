@@ -82,6 +82,12 @@ class RaggedKeys:
         """Where each row's keys start, and the end, (N + 1,)."""
         return np.concatenate([[0], np.cumsum(self.lengths_NF.sum(axis=1, dtype=np.int64))])
 
+    def take(self, rows_M: Ids) -> RaggedKeys:
+        """The keys of other rows, in the order asked for."""
+        per_row_N = self.lengths_NF.sum(axis=1, dtype=np.int64)
+        taken = Ragged(self.keys_T.view(np.int64), per_row_N).take(rows_M)
+        return RaggedKeys(taken.values_T.view(np.uint64), self.lengths_NF[rows_M])
+
     def feature_major(self) -> tuple[Keys, NDArray[np.int32]]:
         """(keys, lengths (F * N,)) ordered feature by feature, as a KeyedJaggedTensor wants them."""
         lengths_FN = self.lengths_NF.T.astype(np.int32)

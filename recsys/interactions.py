@@ -6,7 +6,8 @@ Times are event times in Unix milliseconds: when it happened, on the product's c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,17 @@ class ExampleBatch:
 
     def __len__(self) -> int:
         return len(self.example_id_B)
+
+    def take(self, rows_M: Ids) -> ExampleBatch:
+        """The batch at other rows, in the order asked for."""
+        columns: dict[str, Any] = {"keys": self.keys.take(rows_M)}
+        for name in (one.name for one in fields(self)):
+            column = getattr(self, name)
+            if isinstance(column, np.ndarray):
+                columns[name] = column[rows_M]
+            elif isinstance(column, list):
+                columns[name] = [column[row] for row in rows_M.tolist()]
+        return replace(self, **columns)
 
     @property
     def label_B(self) -> Floats:

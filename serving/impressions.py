@@ -20,13 +20,6 @@ from streaming.topics import IMPRESSIONS
 log = logging.getLogger(__name__)
 
 
-def take_rows(keys: RaggedKeys, rows_K: NDArray[np.int64]) -> RaggedKeys:
-    """The feature rows of the items that were returned, in their order."""
-    offsets = keys.offsets
-    parts = [keys.keys_T[offsets[row] : offsets[row + 1]] for row in rows_K]
-    return RaggedKeys(np.concatenate(parts), keys.lengths_NF[rows_K])
-
-
 class ImpressionLog:
     """Publishes impressions in a thread of its own: no answer waits for the broker. Any number of callers.
 
@@ -70,7 +63,7 @@ class ImpressionLog:
             item_ids_K=query.item_ids_N[shown_K],
             scores_K=score_K,
             propensities_K=np.ones(len(shown_K), np.float32),
-            keys=take_rows(keys, shown_K),
+            keys=keys.take(shown_K),
         )
         entry = str(query.user_id).encode(), encode_impression(impression)
         with self._changed:

@@ -23,7 +23,7 @@ from recsys.interactions import ExampleBatch
 from streaming.errors import StateUnavailable, WireError
 from streaming.events import decode_feedback, decode_shown, encode_dead_letter
 from streaming.example_log import NO_MARK, Output, read_to_fence
-from streaming.example_wire import ExampleMessage, Mark, encode_examples, no_examples
+from streaming.example_wire import ExampleMessage, encode_examples, no_examples
 from streaming.join_marks import JoinMarks, decode_marks, encode_marks
 from streaming.label_join import LabelJoin
 from streaming.shown import Joined, assemble, halves
@@ -76,7 +76,7 @@ class PartitionJoiner:
         self._output_at: Partition = (EXAMPLES, number)
         self._sink, self._config, self._clock_ms = sink, config, clock_ms
         self._epoch = self._sequence = self._fence_offset = 0
-        self._start, self._recovered = 0, Output()
+        self._start, self._start_mark, self._recovered = 0, NO_MARK, Output()
         self._positions: dict[Partition, int] = {}
         self._pending: list[Joined] = []
         self._pending_since_ms = self._spoke_ms = clock_ms()
@@ -175,7 +175,7 @@ class PartitionJoiner:
 
     def _fence(self, output: EventSource, marks: JoinMarks | None) -> Output:
         """Begin an epoch above all others; what earlier ones stated that the state does not know."""
-        self._start_mark: Mark = NO_MARK if marks is None else marks.mark
+        self._start_mark = NO_MARK if marks is None else marks.mark
         epoch = self._start_mark[0]
         while True:
             # Lives that left no trace after the start are known by the clock alone to be earlier ones.

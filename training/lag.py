@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from recsys.errors import ConfigError
 from recsys.hashing import mix64, mix64_each
 from recsys.interactions import ExampleBatch, Mask
 from streaming.statements import item_keys, request_hash
-from training.micro_batches import kept_keys
 
 _ALL = 1 << 64
 
@@ -80,15 +79,5 @@ def thinned(batch: ExampleBatch, share: float, seed: int) -> ExampleBatch:
     # The joiner draws from the same keys with its seed mixed once: mixed twice, the same seed is another.
     draw_B = mix64_each(item_keys(hash_B, batch.item_id_B) ^ np.uint64(mix64(mix64(seed))))
     is_kept_B: Mask = (batch.label_B != 0) | (draw_B < np.uint64(int(share * _ALL)))
-    rows = np.flatnonzero(is_kept_B).tolist()
-    arrays: dict[str, Any] = {
-        name: getattr(batch, name)[is_kept_B]
-        for name in (f.name for f in dataclasses.fields(batch))
-        if isinstance(getattr(batch, name), np.ndarray)
-    }
-    arrays["sample_rate_BL"] = arrays["sample_rate_BL"] * np.float32(share)
-    lists: dict[str, Any] = {
-        name: [getattr(batch, name)[row] for row in rows]
-        for name in ("request_id_B", "domain_B", "model_version_B")
-    }
-    return dataclasses.replace(batch, keys=kept_keys(batch.keys, is_kept_B), **arrays, **lists)
+    kept = batch.take(np.flatnonzero(is_kept_B))
+    return dataclasses.replace(kept, sample_rate_BL=kept.sample_rate_BL * np.float32(share))

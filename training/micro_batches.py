@@ -38,7 +38,11 @@ def learn_in_pieces(learner: RankingLearner, batch: ExampleBatch, size: int) -> 
     is_stated_B, stated = ~np.isnan(batch.label_B), statements_of(batch)
     keys, label_B, time_ms_B = batch.keys, batch.label_B, batch.event_time_ms_B
     if not is_stated_B.all():
-        keys, label_B, time_ms_B = kept_keys(keys, is_stated_B), label_B[is_stated_B], time_ms_B[is_stated_B]
+        keys, label_B, time_ms_B = (
+            keys.take(np.flatnonzero(is_stated_B)),
+            label_B[is_stated_B],
+            time_ms_B[is_stated_B],
+        )
         stated = None if stated is None else stated.rows(is_stated_B)
     predicted_B = np.full(len(batch), np.nan, np.float32)
     predicted = [np.empty(0, np.float32)]
@@ -53,9 +57,3 @@ def learn_in_pieces(learner: RankingLearner, batch: ExampleBatch, size: int) -> 
         )
     predicted_B[is_stated_B] = np.concatenate(predicted)
     return predicted_B
-
-
-def kept_keys(keys: RaggedKeys, is_kept_N: Mask) -> RaggedKeys:
-    """The keys of some rows, in order."""
-    per_row_N = keys.lengths_NF.sum(axis=1, dtype=np.int64)
-    return RaggedKeys(keys.keys_T[np.repeat(is_kept_N, per_row_N)], keys.lengths_NF[is_kept_N])
