@@ -11,6 +11,8 @@ from recsys.evaluation.progressive import N_BINS, ProgressiveMetrics, Tally
 from recsys.ranking.statements import Statements
 
 ROUNDING = 1e-6
+# Powers of two, because 1 / k is float32 on the wire: cancelling terms must not be left with its rounding.
+ALIKE = st.sampled_from([1, 2, 4, 8, 16])
 ROWS = st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=4, max_size=60).filter(
     lambda rows: len({label for _, label in rows}) == 2
 )
@@ -41,13 +43,13 @@ def plain(rows: list[tuple[float, bool]]) -> dict[str, float]:
     return counted.metrics()
 
 
-@given(ROWS, st.integers(1, 20))
+@given(ROWS, ALIKE)
 def test_one_kept_negative_of_k_alike_counts_as_all_k(rows: list[tuple[float, bool]], k: int) -> None:
     whole = [row for row in rows for _ in range(1 if row[1] else k)]
     assert tally(rows, rate=1 / k).metrics() == pytest.approx(plain(whole), rel=ROUNDING)
 
 
-@given(ROWS, st.integers(1, 20))
+@given(ROWS, ALIKE)
 def test_an_early_negative_that_turns_positive_is_counted_as_positive_alone(
     rows: list[tuple[float, bool]], k: int
 ) -> None:

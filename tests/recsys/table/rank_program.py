@@ -3,6 +3,7 @@
 Run: python rank_program.py RANK N_RANKS FOLDER shared|local
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def main(rank, n_ranks, folder, how):
         **{f"slots.{name}": array for name, array in state.items()},
         **{f"dense.{name}": value.detach().numpy() for name, value in model.named_parameters()},
     )
-    distributed.destroy_process_group()
+    distributed.barrier()
+    # Not by returning: torch 2.13 may join gloo's thread with the GIL in hand, which that thread waits for.
+    os._exit(0)
 
 
 if __name__ == "__main__":
