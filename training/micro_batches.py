@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.errors import ConfigError
 from recsys.features import RaggedKeys
 from recsys.interactions import ExampleBatch
 from recsys.ranking.learner import RankingLearner
@@ -30,29 +31,31 @@ def micro_batches(keys: RaggedKeys, size: int) -> Iterator[tuple[RaggedKeys, sli
 
 
 def learn_in_pieces(learner: RankingLearner, batch: ExampleBatch, size: int) -> Floats:
-    """Predict each piece and then learn it, in order; what was predicted, (B,).
+    """Predict each piece and then learn it, in order; what was predicted of the first label, (B,).
 
-    Rows that say nothing of the first label are left out before pieces are cut: they are neither
-    learned nor predicted, and read NaN. Raises ConfigError for sample rates that cannot be.
+    The learner's labels are the batch's first ones. Rows that say nothing of any of them are left out
+    before pieces are cut: they are neither learned nor predicted, and read NaN. Raises ConfigError for
+    sample rates that cannot be, and for a batch of fewer labels than the learner has.
     """
-    is_stated_B, stated = ~np.isnan(batch.label_B), statements_of(batch)
-    keys, label_B, time_ms_B = batch.keys, batch.label_B, batch.event_time_ms_B
-    if not is_stated_B.all():
-        keys, label_B, time_ms_B = (
-            keys.take(np.flatnonzero(is_stated_B)),
-            label_B[is_stated_B],
-            time_ms_B[is_stated_B],
+    n_tasks = learner.n_tasks
+    if len(batch.label_names) < n_tasks:
+        raise ConfigError(
+            f"want examples of {n_tasks} labels, got {batch.label_names}; join with this recipe"
         )
-        stated = None if stated is None else stated.rows(is_stated_B)
+    is_stated_B = ~np.isnan(batch.label_BL[:, :n_tasks]).all(axis=1)
     predicted_B = np.full(len(batch), np.nan, np.float32)
+    if not is_stated_B.all():
+        batch = batch.take(np.flatnonzero(is_stated_B))
+    labels = batch.label_B if n_tasks == 1 else batch.label_BL[:, :n_tasks]
+    stated_L = [statements_of(batch, label) for label in range(n_tasks)]
     predicted = [np.empty(0, np.float32)]
-    for piece, rows in micro_batches(keys, size):
+    for piece, rows in micro_batches(batch.keys, size):
         predicted.append(
             learner.step(
                 piece,
-                label_B[rows],
-                event_time_s=int(time_ms_B[rows].max()) // 1000,
-                stated=None if stated is None else stated.rows(rows),
+                labels[rows],
+                event_time_s=int(batch.event_time_ms_B[rows].max()) // 1000,
+                stated=[None if stated is None else stated.rows(rows) for stated in stated_L],
             )
         )
     predicted_B[is_stated_B] = np.concatenate(predicted)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 from recsys.ranking.blocks import cross, linear, mlp, split_pooled
-from recsys.ranking.tower import check_hidden, check_sizes
+from recsys.ranking.tower import Tower, check_hidden, check_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,22 @@ class DCNv2Config:
         if self.n_cross < 1:
             raise ConfigError(f"n_cross must be >= 1, got {self.n_cross}")
 
+    @property
+    def n_tasks(self) -> int:
+        """L, one label."""
+        return 1
+
+    @property
+    def domains(self) -> None:
+        """The domain is a feature like any other, if it is one."""
+        return None
+
     def build(self) -> DCNv2:
         """A tower at its initial weights: the same bits each time."""
         return DCNv2(self)
 
 
-class DCNv2(nn.Module):
+class DCNv2(Tower):
     """Log-odds of pooled rows. Any number of callers of forward while nobody changes the weights."""
 
     def __init__(self, config: DCNv2Config) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.ranking.blocks import fm_logit, linear, mlp, split_pooled
-from recsys.ranking.tower import check_hidden, check_sizes
+from recsys.ranking.tower import Tower, check_hidden, check_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +33,22 @@ class DeepFMConfig:
         check_sizes(self.n_features, self.vector_dim)
         check_hidden(self.hidden)
 
+    @property
+    def n_tasks(self) -> int:
+        """L, one label."""
+        return 1
+
+    @property
+    def domains(self) -> None:
+        """The domain is a feature like any other, if it is one."""
+        return None
+
     def build(self) -> DeepFM:
         """A tower at its initial weights: the same bits each time."""
         return DeepFM(self)
 
 
-class DeepFM(nn.Module):
+class DeepFM(Tower):
     """Log-odds of pooled rows. Any number of callers of forward while nobody changes the weights."""
 
     def __init__(self, config: DeepFMConfig) -> None:

@@ -8,23 +8,23 @@ does not depend on the batch.
 Where negatives were sampled, stated too early or taken back, the loss allows for it and the
 probability stays that of the whole stream: ``sampling_correction`` says how.
 
-Axes: B examples of a batch, F features, T keys in all, W = F * (1 + K) columns of a pooled row.
+Axes: B examples of a batch, L labels, F features, T keys in all, W = F * (L + K) columns of a pooled row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.errors import GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
 from recsys.ranking.adam import AdamConfig, FlatAdam
-from recsys.ranking.sampling_correction import corrected_loss
+from recsys.ranking.sampling_correction import tasks_loss
 from recsys.ranking.statements import Statements
 from recsys.ranking.tower import (
     WEIGHT,
@@ -33,11 +33,13 @@ from recsys.ranking.tower import (
     check_table,
     export_weights,
     import_weights,
+    log_odds,
 )
 from recsys.table.modules import PooledEmbeddings, Pooling
 from recsys.table.table import EmbeddingTable
 
 Floats = NDArray[np.float32]
+Stated = Statements | Sequence[Statements | None] | None
 
 # Names within a dense state; they are part of every snapshot.
 _FIRST, _SECOND, _STEPS = "adam.first.", "adam.second.", "adam.steps"
@@ -60,8 +62,13 @@ class RankingLearner:
         check_table(tower, table.spec, len(pooling))
         self._features = list(pooling)
         self._embeddings = PooledEmbeddings(table, pooling)
-        self._tower = tower.build()
+        self._config, self._tower = tower, tower.build()
         self._adam = FlatAdam(self._tower, adam or AdamConfig())
+
+    @property
+    def n_tasks(self) -> int:
+        """L, the labels that it learns."""
+        return self._config.n_tasks
 
     @property
     def table(self) -> EmbeddingTable:
@@ -70,46 +77,63 @@ class RankingLearner:
         return table
 
     def predict(self, batch: RaggedKeys) -> Floats:
-        """Probability of the label for each row, (B,). Changes nothing."""
-        if not len(batch):
-            return np.empty(0, np.float32)
-        with torch.no_grad():
-            return _probabilities(self._logits(batch))
+        """Probability of the first label for each row, (B,). Changes nothing."""
+        return self.predict_tasks(batch)[:, 0]
 
-    def learn(
-        self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int, stated: Statements | None = None
-    ) -> float:
+    def predict_tasks(self, batch: RaggedKeys) -> Floats:
+        """Probability of each label for each row, (B, L). Changes nothing."""
+        if not len(batch):
+            return np.empty((0, self._config.n_tasks), np.float32)
+        if self._tower.trains_as_it_serves:
+            with torch.no_grad():
+                return _probabilities(self._logits(batch))
+        self._tower.eval()
+        try:
+            with torch.no_grad():
+                return _probabilities(self._logits(batch))
+        finally:
+            self._tower.train()
+
+    def learn(self, batch: RaggedKeys, labels: Floats, *, event_time_s: int, stated: Stated = None) -> float:
         """Take one step along the batch's gradient; return its mean log loss before that step.
 
-        Labels are in [0, 1]; ``event_time_s`` is the newest event's time, seconds since 1970; ``stated``
-        says how the rows came to be, None that all are plain. An empty batch changes nothing and gives
-        NaN. Raises ShapeError for labels or statements that do not fit the batch and GradientError when
-        the loss or a gradient is not finite; the state is then as it was.
+        Labels are in [0, 1], (B,), or (B, L) with NaN where a row says nothing of one; ``event_time_s``
+        is the newest event's time, seconds since 1970; ``stated`` says how the rows came to be, for each
+        label if there are more, None that all are plain. The loss is the sum over labels. An empty batch
+        changes nothing and gives NaN. Raises ShapeError for labels or statements that do not fit the
+        batch and GradientError when the loss or a gradient is not finite; the state is then as it was.
         """
-        return self._step(batch, labels_B, event_time_s, stated)[1]
+        return self._step(batch, labels, event_time_s, stated)[1]
 
-    def step(
-        self, batch: RaggedKeys, labels_B: Floats, *, event_time_s: int, stated: Statements | None = None
-    ) -> Floats:
-        """``predict`` and then ``learn`` in one forward pass; return what was predicted, (B,).
+    def step(self, batch: RaggedKeys, labels: Floats, *, event_time_s: int, stated: Stated = None) -> Floats:
+        """``predict`` and then ``learn``; what was predicted of the first label, (B,).
 
-        The prediction is what is served, of the whole stream, however the rows came to be stated.
+        One forward pass does both where training gives what evaluation does. The prediction is what is
+        served, of the whole stream, however the rows came to be stated.
         """
-        return self._step(batch, labels_B, event_time_s, stated)[0]
+        if self._tower.trains_as_it_serves:
+            return self._step(batch, labels, event_time_s, stated)[0][:, 0]
+        predicted_B = self.predict(batch)
+        self._step(batch, labels, event_time_s, stated)
+        return predicted_B
 
     def _step(
-        self, batch: RaggedKeys, labels_B: Floats, event_time_s: int, stated: Statements | None
+        self, batch: RaggedKeys, labels: Floats, event_time_s: int, stated: Stated
     ) -> tuple[Floats, float]:
-        if labels_B.dtype != np.float32 or labels_B.shape != (len(batch),):
-            raise ShapeError(
-                f"want float32 labels of shape ({len(batch)},), got {labels_B.dtype} {labels_B.shape}"
-            )
-        if stated is not None and len(stated) != len(batch):
-            raise ShapeError(f"want statements of {len(batch)} rows, got {len(stated)}")
+        n_tasks = self._config.n_tasks
+        wanted = (len(batch),) if n_tasks == 1 else (len(batch), n_tasks)
+        if labels.dtype != np.float32 or labels.shape != wanted:
+            raise ShapeError(f"want float32 labels of shape {wanted}, got {labels.dtype} {labels.shape}")
+        stated_L = (stated,) * n_tasks if stated is None or isinstance(stated, Statements) else tuple(stated)
+        if len(stated_L) != n_tasks:
+            raise ShapeError(f"want statements of {n_tasks} labels, got {len(stated_L)}")
+        for one in stated_L:
+            if one is not None and len(one) != len(batch):
+                raise ShapeError(f"want statements of {len(batch)} rows, got {len(one)}")
         if not len(batch):
-            return np.empty(0, np.float32), float("nan")
-        logit_B = self._logits(batch)
-        loss = _loss(logit_B, torch.tensor(labels_B), stated)
+            return np.empty((0, n_tasks), np.float32), float("nan")
+        logit_BL = self._logits(batch)
+        loss = tasks_loss(logit_BL, torch.tensor(labels).view(wanted[0], n_tasks), stated_L)
         total = float(loss.detach())
         if not np.isfinite(total):
             raise GradientError(
@@ -120,7 +144,8 @@ class RankingLearner:
         # Rows learn within backward, on the sum; a refusal there leaves the dense weights alone too.
         loss.backward()  # type: ignore[no-untyped-call]
         self._adam.step(len(batch))
-        return _probabilities(logit_B.detach()), total / len(batch)
+        self._tower.adapt()
+        return _probabilities(logit_BL.detach()), total / len(batch)
 
     def _logits(self, batch: RaggedKeys) -> Tensor:
         if batch.lengths_NF.shape[1:] != (len(self._features),):
@@ -134,16 +159,16 @@ class RankingLearner:
             lengths=torch.from_numpy(lengths_L),
             stride=len(batch),
         )
-        logit_B: Tensor = self._tower(self._embeddings(jagged).values())
-        return logit_B
+        return log_odds(self._tower, self._config, self._embeddings(jagged).values(), batch)
 
     def dense_weights(self) -> dict[str, Floats]:
         """A copy of the tower's weights: what a scorer loads."""
         return export_weights(self._tower)
 
     def dense_state(self) -> dict[str, Floats]:
-        """A copy of all that is learned outside the table: weights and Adam's moments, for a snapshot."""
-        state = {WEIGHT + name: value for name, value in self.dense_weights().items()}
+        """A copy of all that is learned outside the table, for a snapshot: the tower and Adam's moments."""
+        weights = export_weights(self._tower, for_learning=True)
+        state = {WEIGHT + name: value for name, value in weights.items()}
         for name, first, second in self._adam.moments():
             state[_FIRST + name], state[_SECOND + name] = first.copy(), second.copy()
         state[_STEPS] = np.array([self._adam.steps], np.float32)
@@ -156,7 +181,9 @@ class RankingLearner:
         learner is then as it was.
         """
         parameters = dict(self._tower.named_parameters())
-        wanted = {prefix + name for prefix in (WEIGHT, _FIRST, _SECOND) for name in parameters} | {_STEPS}
+        weights = self._tower.state_dict()
+        wanted = {WEIGHT + name for name in weights} | {_STEPS}
+        wanted |= {prefix + name for prefix in (_FIRST, _SECOND) for name in parameters}
         if wanted != state.keys():
             raise SnapshotError(
                 f"dense state: got {sorted(state)}, wanted {sorted(wanted)}; use the recipe it was saved with"
@@ -165,18 +192,12 @@ class RankingLearner:
             for prefix in (_FIRST, _SECOND):
                 check_like(prefix + name, state[prefix + name], parameter.shape)
         check_like(_STEPS, state[_STEPS], (1,))
-        import_weights(self._tower, {name: state[WEIGHT + name] for name in parameters})
+        import_weights(self._tower, {name: state[WEIGHT + name] for name in weights}, for_learning=True)
         for name, first, second in self._adam.moments():
             first[...], second[...] = state[_FIRST + name], state[_SECOND + name]
         self._adam.steps = int(state[_STEPS][0])
 
 
-def _loss(logit_B: Tensor, label_B: Tensor, stated: Statements | None) -> Tensor:
-    if stated is None:
-        return nn.functional.binary_cross_entropy_with_logits(logit_B, label_B, reduction="sum")
-    return corrected_loss(logit_B, label_B, stated)
-
-
-def _probabilities(logit_B: Tensor) -> Floats:
-    p_B: Floats = torch.sigmoid(logit_B).numpy()
-    return p_B
+def _probabilities(logit_BL: Tensor) -> Floats:
+    p_BL: Floats = torch.sigmoid(logit_BL).numpy()
+    return p_BL

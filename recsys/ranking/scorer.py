@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, ShapeError
 from recsys.features import Lengths, RaggedKeys
 from recsys.ranking.sampling_correction import serving_shift
-from recsys.ranking.tower import TowerConfig, check_table, import_weights
+from recsys.ranking.tower import TowerConfig, check_table, import_weights, log_odds
 from recsys.table.table import EmbeddingTable
 
 Floats = NDArray[np.float32]
@@ -65,27 +65,34 @@ class RankingScorer:
         self._table = table
         self._config = tower
         self._is_mean_F = np.array([how == "mean" for how in pooling.values()])
-        self._tower = tower.build().requires_grad_(requires_grad=False)
+        self._tower = tower.build().requires_grad_(requires_grad=False).eval()
         if weights is not None:
             self.load_dense(weights)
 
     def score(self, batch: RaggedKeys) -> Floats:
-        """Probability of the label for each candidate, (N,): the learner's ``predict``, at rate 1.
+        """Probability of the first label for each candidate, (N,): the learner's ``predict``, at rate 1.
 
         Raises ShapeError unless the batch has as many features as the tower.
         """
+        p_NL = self.score_tasks(batch)
+        # Of one task it is all there is; a view costs nothing.
+        return p_NL[:, 0]
+
+    def score_tasks(self, batch: RaggedKeys) -> Floats:
+        """Probability of each label for each candidate, (N, L). Raises as ``score`` does."""
         if batch.lengths_NF.shape[1:] != self._is_mean_F.shape:
             raise ShapeError(
                 f"want keys of {len(self._is_mean_F)} features per row, got lengths {batch.lengths_NF.shape}"
             )
         if not len(batch):
-            return np.empty(0, np.float32)
+            return np.empty((0, self._config.n_tasks), np.float32)
         tower = self._tower
         rows_TD = self._table.lookup(batch.keys_T)
         with torch.inference_mode():
-            logit_N = tower(pool_rows(rows_TD, batch.lengths_NF, self._is_mean_F))
-            p_N: Floats = torch.sigmoid(logit_N + self._shift if self._shift else logit_N).numpy()
-        return p_N
+            pooled_NW = pool_rows(rows_TD, batch.lengths_NF, self._is_mean_F)
+            logit_NL = log_odds(tower, self._config, pooled_NW, batch)
+            p_NL: Floats = torch.sigmoid(logit_NL + self._shift if self._shift else logit_NL).numpy()
+        return p_NL
 
     def load_dense(self, weights: Mapping[str, Floats]) -> None:
         """Score with these weights from the next call on; calls under way keep the old ones.
@@ -94,5 +101,8 @@ class RankingScorer:
         """
         tower = self._config.build()
         import_weights(tower, weights)
+        tower.requires_grad_(requires_grad=False).eval()
+        with torch.inference_mode():
+            tower.fold()
         # One assignment of a finished tower: a score under way never sees half of it.
-        self._tower = tower.requires_grad_(requires_grad=False)
+        self._tower = tower

@@ -56,15 +56,15 @@ class Statements:
         )
 
 
-def statements_of(batch: ExampleBatch) -> Statements | None:
-    """How the first label of each row was stated; None where all of it is plain.
+def statements_of(batch: ExampleBatch, label: int = 0) -> Statements | None:
+    """How one label of each row, the first unless said, was stated; None where all of it is plain.
 
     Plain is rate 1, not fast, weight 1: such rows need no correction. A rate says nothing of a label
-    that its row does not state, so only rows that state the first label are looked at, and the rest
-    read as plain. Raises ConfigError for a rate that is not in (0, 1] or a weight that is not finite.
+    that its row does not state, so only rows that state it are looked at, and the rest read as plain.
+    Raises ConfigError for a rate that is not in (0, 1] or a weight that is not finite.
     """
-    is_stated_B = ~np.isnan(batch.label_B)
-    rate_B = np.where(is_stated_B, batch.sample_rate_BL[:, 0], np.float32(1.0))
+    is_stated_B = ~np.isnan(batch.label_BL[:, label])
+    rate_B = np.where(is_stated_B, batch.sample_rate_BL[:, label], np.float32(1.0))
     if (rate_B == 1.0).all() and not batch.is_fast_B.any() and (batch.weight_B == 1.0).all():
         return None
     return Statements(sample_rate_B=rate_B, is_fast_B=batch.is_fast_B, weight_B=batch.weight_B)
