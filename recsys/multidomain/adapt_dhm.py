@@ -74,6 +74,10 @@ class AdaptDHM(DomainNet):
         widths = (len(seen) * shape.dim, *config.hidden, shape.n_out)
         self.net = ProductMLP(config.clusters.clusters, widths, generator, head=config.head)
 
+    def route(self, vector_BFV: Tensor) -> Tensor:
+        """Cluster of each row, int64 (B,)."""
+        return self.clusters.route(_columns(vector_BFV.detach(), self._routed))
+
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
         e_BD = _columns(vector_BFV.detach(), self._routed)
         x_BI = _columns(vector_BFV, self._seen)

@@ -8,7 +8,6 @@ Axes: B rows, S networks, I columns into a layer, O out of it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-RELU_GAIN = math.sqrt(2.0)
-"""Keeps the variance of activations through ReLUs; He et al., ICCV 2015."""
+from recsys.ranking.blocks import RELU_GAIN, glorot, plain_mlp
+
+__all__ = ["RELU_GAIN", "Buckets", "LayerOf", "MLPBank", "bucketed_mlp", "glorot", "plain_mlp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,6 @@ def bucketed_mlp(x_BI: Tensor, buckets: Buckets, layers: Sequence[LayerOf], *, e
     return h if len(buckets.sets) == 1 else h[buckets.place_B]
 
 
-def glorot(n_in: int, n_out: int, generator: torch.Generator, *, gain: float = RELU_GAIN) -> Tensor:
-    """Glorot-uniform weights, (I, O)."""
-    return nn.init.xavier_uniform_(torch.empty(n_in, n_out), gain=gain, generator=generator)
-
-
 class MLPBank(nn.Module):
     """``n_sets`` MLPs of the same ``widths`` (input first), each drawn by itself. Like any nn.Module."""
 
@@ -95,16 +90,3 @@ class MLPBank(nn.Module):
             for weight, bias in zip(self.weights, self.biases, strict=True)
         ]
         return bucketed_mlp(x_BI, Buckets.of(index_B, self.n_sets), layers, ends_linear=self.ends_linear)
-
-
-def plain_mlp(
-    widths: Sequence[int], generator: torch.Generator, *, ends_linear: bool = False
-) -> nn.Sequential:
-    """One MLP of the same layers and initialiser as those of a bank, for all rows."""
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(widths):
-        layer = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
-        layer.weight = nn.Parameter(glorot(n_in, n_out, generator).T.contiguous())
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*(layers[:-1] if ends_linear else layers))

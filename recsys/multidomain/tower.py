@@ -6,25 +6,14 @@ Axes: B examples, F features, V columns of a vector, L tasks, W = F * (L + V), O
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.errors import ConfigError, ShapeError
 from recsys.multidomain.domain_net import DomainNetConfig, NetShape
+from recsys.ranking.task_heads import TaskHeadsConfig
 from recsys.ranking.tower import DomainIndex, Tower, check_sizes
-
-
-class TaskHeadsConfig(Protocol):
-    """Settings of what makes the log-odds of several tasks out of a net's output."""
-
-    @property
-    def width(self) -> int:
-        """O, columns that the heads take."""
-
-    def build(self, n_tasks: int, generator: torch.Generator) -> nn.Module:
-        """A module from (B, O), after a ReLU, to log-odds (B, L)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +79,12 @@ class MultiDomainTower(Tower):
             raise ShapeError(f"want pooled rows of {width} columns, got {tuple(pooled_BW.shape)}")
         pooled_BFD = pooled_BW.view(len(pooled_BW), shape.n_features, -1)
         out: Tensor = self.net(pooled_BFD[..., n_tasks:], domain_B)
-        logit_BL = out if self.heads is None else self.heads(torch.relu(out))
-        return logit_BL + pooled_BFD[..., :n_tasks].sum(dim=1) if self._wide else logit_BL
+        first_order_BL = pooled_BFD[..., :n_tasks].sum(dim=1) if self._wide else None
+        if self.heads is None:
+            return out if first_order_BL is None else out + first_order_BL
+        # Not added behind the heads: tasks that they tie together would come apart.
+        logit_BL: Tensor = self.heads(torch.relu(out), first_order_BL)
+        return logit_BL
 
     def adapt(self) -> None:
         """Fold in what the last training pass noted."""
