@@ -61,7 +61,7 @@ def read_ratings(folder: Path | None, cache_dir: Path, limit: int | None = None)
     return Ratings(
         user_N=user_N.astype(np.int64),
         movie_N=movie_N.astype(np.int64),
-        label_N=(log.value_N[:limit] >= LIKED_STARS).astype(np.float32),
+        label_N=(log.value_NK[:limit, 0] >= LIKED_STARS).astype(np.float32),
         time_s_N=(log.event_time_ms_N + log.delay_ms_N)[:limit] // 1000,
         n_users=len(user_ids),
         n_movies=len(movie_ids),

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_store.datasets.log import InteractionLog
 from infra.recipes.recipe import Recipe
 from infra.settings import settings_from
 from recsys.features import RaggedKeys
-from replays.stream import Ids, Stream
+from replays.stream import Stream
 
 CHUNK = 65_536
 
@@ -29,16 +28,13 @@ def recorded_stream(
     """
     dataset = recipe.load(folder, settings_from(os.environ))
     log = dataset.log
-    rows_N = _first_of_each(log)[:limit]
+    rows_N = log.distinct_rows()[:limit]
     parts = []
     for start in range(0, len(rows_N), CHUNK):
         part = rows_N[start : start + CHUNK]
-        columns = dataset.columns(
-            log.user_id_N[part], log.item_id_N[part], log.domain_index_N[part], log.event_time_ms_N[part]
-        )
-        parts.append(recipe.schema.encode(columns, len(part)))
+        parts.append(recipe.schema.encode(dataset.columns_at(part), len(part)))
     # No feedback, NaN, compares as false.
-    label_N = log.value_N[rows_N] >= at_least
+    label_N = log.value_NK[rows_N, 0] >= at_least
     return Stream(
         keys=RaggedKeys.concatenate(parts),
         label_N=label_N.astype(np.float32),
@@ -46,18 +42,3 @@ def recorded_stream(
         user_N=log.user_id_N[rows_N].astype(np.int64),
         item_N=log.item_id_N[rows_N].astype(np.int64),
     )
-
-
-def _first_of_each(log: InteractionLog) -> Ids:
-    """The first of the rows that say the same, oldest first."""
-    said = np.stack(
-        [
-            log.user_id_N.astype(np.int64),
-            log.item_id_N.astype(np.int64),
-            log.event_time_ms_N,
-            log.domain_index_N,
-        ],
-        axis=1,
-    )
-    _, first = np.unique(said, axis=0, return_index=True)
-    return np.sort(first)

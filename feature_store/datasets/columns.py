@@ -19,9 +19,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_store.errors import DatasetLayoutError
+from feature_store.errors import DatasetLayoutError, DatasetUnavailable
 from recsys.features import Ragged
 from recsys.keys import Ids
+
+PARQUET_MAGIC = b"PAR1"
 
 
 def read_csv(
@@ -43,8 +45,22 @@ def read_csv(
 
 
 def read_table(path: Path) -> pa.Table:
-    """A parquet or csv file, by its suffix."""
-    return pq.read_table(path) if path.suffix == ".parquet" else read_csv(path)
+    """A parquet or csv file, told apart by how it begins.
+
+    Raises DatasetUnavailable when it cannot be opened, DatasetLayoutError when it is neither or broken.
+    """
+    try:
+        with path.open("rb") as file:
+            is_parquet = file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+    except OSError as error:
+        raise DatasetUnavailable(
+            f"cannot read {path}: {error.strerror}; name a parquet or csv file"
+        ) from error
+    try:
+        # No partitioning: a folder named "date=…" above the file must not add a column.
+        return pq.read_table(path, partitioning=None) if is_parquet else read_csv(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DatasetLayoutError(f"{path} is no whole parquet or csv file: {error}") from error
 
 
 def column(table: pa.Table, *names: str) -> pa.ChunkedArray:
@@ -61,6 +77,9 @@ def integers(values: pa.ChunkedArray, *, null: int = 0) -> Ids:
     Raises DatasetLayoutError when one is not a number.
     """
     try:
+        # A csv column without a single value has no type of its own.
+        if pa.types.is_null(values.type):
+            values = pc.cast(values, pa.int64())
         if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
             values = pc.cast(values, pa.float64())
         if pa.types.is_floating(values.type):

@@ -2,10 +2,11 @@
 
 Reads a slice as parquet (``kuairand_pure_standard_*.parquet`` beside its user and video tables) or the
 owners' csv files (``log_standard_*.csv``, ``user_features_pure.csv``, ``video_features_basic_pure.csv``).
+Several log files are one log. One without any label says nothing of what people did: it is left out.
 Gao et al., CIKM 2022; CC BY-SA 4.0. The domain of a row is its tab, its clock is UTC+8.
 
 The log tells whether something was done, not when: feedback is assumed one second after the showing.
-A row without the chosen action has no feedback at all; a consumer has to wait and then give up.
+A row without any chosen action has no feedback at all; a consumer has to wait and then give up.
 
 Items have basic columns only: the statistics beside them span the whole month and would tell the
 future. These are ``author``, ``video_type``, ``upload_type``, ``upload_day`` (days since 1970),
@@ -23,8 +24,9 @@ listed ones watched long). All are empty or 0 for who has no history, or where t
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -50,12 +52,23 @@ from recsys.errors import ConfigError
 from recsys.features import Column, Ragged
 from recsys.keys import Ids
 
-Label = Literal["is_click", "long_view", "is_like"]
-KIND_OF_LABEL: dict[Label, str] = {"is_click": "click", "long_view": "long_view", "is_like": "like"}
+log = logging.getLogger(__name__)
+
+Label = Literal["is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate"]
+KIND_OF_LABEL: dict[Label, str] = {
+    "is_click": "click",
+    "long_view": "long_view",
+    "is_like": "like",
+    "is_follow": "follow",
+    "is_comment": "comment",
+    "is_forward": "share",
+    "is_hate": "hate",
+}
 
 FEEDBACK_DELAY_MS = 1_000
 UTC_OFFSET_HOURS = 8
 TABS = tuple(str(tab) for tab in range(15))
+ROW_COLUMNS = ("user_id", "video_id", "time_ms", "tab")
 HISTORIES = {
     "recent_watches": "watch_seq",
     "recent_likes": "like_seq",
@@ -66,14 +79,16 @@ HISTORY_NUMBERS = ("history_log2", "likes_log2", "history_half_log2", "long_half
 ADVICE = "pass the folder that holds the parquet slice or the owners' csv files"
 
 
-def load_kuairand(folder: Path, *, label: Label = "is_click", recent_length: int = 10) -> Dataset:
-    """The log in ``folder``, feedback where ``label`` is 1; histories cut to their ``recent_length`` last.
+def load_kuairand(
+    folder: Path, *, labels: tuple[Label, ...] = ("is_click",), recent_length: int = 10
+) -> Dataset:
+    """The log in ``folder``, with a kind of feedback for each of ``labels``, given where that is 1.
 
-    ``recent_length`` is 0 to 50. Raises DatasetUnavailable when there is no log in the folder,
-    DatasetLayoutError when a column is missing.
+    ``recent_length``, 0 to 50, is how much of each history is kept, the last of it. Raises
+    DatasetUnavailable when there is no log in the folder, DatasetLayoutError when a column is missing.
     """
-    if label not in KIND_OF_LABEL:
-        raise ConfigError(f"label must be one of {sorted(KIND_OF_LABEL)}, got {label!r}")
+    if not labels or len(set(labels)) != len(labels) or not set(labels) <= set(KIND_OF_LABEL):
+        raise ConfigError(f"labels must be one or more of {get_args(Label)}, each once; got {labels!r}")
     if not 0 <= recent_length <= LISTED_AT_MOST:
         raise ConfigError(f"recent_length must be 0 to {LISTED_AT_MOST}, got {recent_length}")
     logs = _files(folder, "*_standard_*.parquet") or _files(folder, "log_standard_*.csv")
@@ -83,7 +98,7 @@ def load_kuairand(folder: Path, *, label: Label = "is_click", recent_length: int
     users = _users(_table(folder, "user_features"), _history(folder), items, recent_length)
     return Dataset(
         name="kuairand",
-        log=_log([read_table(path) for path in logs], label),
+        log=_log(_telling(logs), labels),
         users=users,
         items=items,
         utc_offset_hours=UTC_OFFSET_HOURS,
@@ -109,22 +124,33 @@ def _history(folder: Path) -> pa.Table | None:
     return read_table(found[0]) if found else None
 
 
-def _log(tables: list[pa.Table], label: Label) -> InteractionLog:
+def _telling(paths: list[Path]) -> list[pa.Table]:
+    """The log files that tell what was done; all of them where none does."""
+    tables = {path: read_table(path) for path in paths}
+    silent = [path for path, table in tables.items() if set(KIND_OF_LABEL).isdisjoint(table.column_names)]
+    if len(silent) == len(paths):
+        return list(tables.values())
+    for path in silent:
+        log.warning("log_file_left_out", extra={"file": str(path), "reason": "it has no label column"})
+    return [table for path, table in tables.items() if path not in silent]
+
+
+def _log(tables: list[pa.Table], labels: tuple[Label, ...]) -> InteractionLog:
     """All rows of all files, in time order."""
-    names = ("user_id", "video_id", "time_ms", "tab", label)
-    user_N, item_N, time_N, tab_N, label_N = (
-        np.concatenate([integers(column(table, name)) for table in tables]) for name in names
+    user_N, item_N, time_N, tab_N, *label_KN = (
+        np.concatenate([integers(column(table, name)) for table in tables])
+        for name in (*ROW_COLUMNS, *labels)
     )
     if len(tab_N) and not 0 <= tab_N.min() <= tab_N.max() < len(TABS):
         raise DatasetLayoutError(f"want tabs 0 to {len(TABS) - 1}, got {tab_N.min()} to {tab_N.max()}")
     return InteractionLog.in_time_order(
-        feedback_kind=KIND_OF_LABEL[label],
+        feedback_kinds=tuple(KIND_OF_LABEL[label] for label in labels),
         domains=NO_DOMAIN + TABS,
         user_id_N=user_N,
         item_id_N=item_N,
         event_time_ms_N=time_N,
         domain_index_N=tab_N + 1,
-        value_N=np.where(label_N > 0, 1.0, np.nan),
+        value_NK=np.where(np.stack(label_KN, axis=1) > 0, 1.0, np.nan),
         delay_ms_N=np.full(len(user_N), FEEDBACK_DELAY_MS),
     )
 

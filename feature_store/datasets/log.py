@@ -1,6 +1,6 @@
 """What a data set becomes: a log of who was shown what and what they did, in time order.
 
-Axes: N rows of the log, one per shown item.
+Axes: N rows of the log, one per shown item; K kinds of feedback; M rows that differ.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from recsys.keys import Ids
 NO_DOMAIN = ("",)
 
 
+def changed_rows(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """True where a row differs from the one before it, (N,); the first one always does."""
+    differs_N = np.ones(len(columns[0]), dtype=np.bool_)
+    differs_N[1:] = np.logical_or.reduce([column_N[1:] != column_N[:-1] for column_N in columns])
+    return differs_N
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InteractionLog:
     """Rows in the order in which they happened. Immutable: any number of readers."""
@@ -28,20 +35,26 @@ class InteractionLog:
     """When the item was shown; never falls."""
     domain_index_N: Ids
     """Place in ``domains``."""
-    value_N: NDArray[np.float64]
-    """What the feedback said; NaN where there was none."""
+    value_NK: NDArray[np.float64]
+    """What the feedback of each kind said; NaN where there was none of that kind."""
     delay_ms_N: Ids
-    """From the showing to the feedback; without meaning where there was none."""
-    feedback_kind: str
+    """From the showing to the feedback, of whatever kind; without meaning where there was none."""
+    feedback_kinds: tuple[str, ...]
+    """K of them, such as "click"."""
     domains: tuple[str, ...] = NO_DOMAIN
     """Names of the domains; the first one is "", for no domain."""
 
     def __post_init__(self) -> None:
-        lengths = {
-            field.name: len(getattr(self, field.name)) for field in fields(self) if field.name[-2:] == "_N"
-        }
+        lengths = {name: len(getattr(self, name)) for name in _columns_by_row()}
         if len(set(lengths.values())) != 1:
             raise ShapeError(f"interaction log: want columns of one length, got {lengths}")
+        if not self.feedback_kinds or len(set(self.feedback_kinds)) != len(self.feedback_kinds):
+            raise ConfigError(f"interaction log: want one or more different kinds, got {self.feedback_kinds}")
+        if self.value_NK.shape != (len(self), len(self.feedback_kinds)):
+            raise ShapeError(
+                f"interaction log: want a value for each of the kinds {self.feedback_kinds}, "
+                f"got value_NK of shape {self.value_NK.shape} for {len(self)} rows"
+            )
         if (np.diff(self.event_time_ms_N) < 0).any():
             raise ShapeError("interaction log: rows are not in time order; build it with in_time_order")
         if self.domains[:1] != NO_DOMAIN:
@@ -54,25 +67,36 @@ class InteractionLog:
 
     @staticmethod
     def in_time_order(
-        *, feedback_kind: str, domains: tuple[str, ...] = NO_DOMAIN, **columns: NDArray[Any]
+        *, feedback_kinds: tuple[str, ...], domains: tuple[str, ...] = NO_DOMAIN, **columns: NDArray[Any]
     ) -> InteractionLog:
         """The log of these columns (named as above, in any order of rows); ties keep their order."""
         order_N = np.argsort(columns["event_time_ms_N"], kind="stable")
-        kinds = {"user_id_N": np.uint64, "item_id_N": np.uint64, "value_N": np.float64}
+        kinds = {"user_id_N": np.uint64, "item_id_N": np.uint64, "value_NK": np.float64}
         ordered: dict[str, Any] = {
             name: np.asarray(column)[order_N].astype(kinds.get(name, np.int64))
             for name, column in columns.items()
         }
-        return InteractionLog(feedback_kind=feedback_kind, domains=domains, **ordered)
+        return InteractionLog(feedback_kinds=feedback_kinds, domains=domains, **ordered)
 
     def rows(self, start: int, stop: int) -> InteractionLog:
         """The rows from ``start`` up to ``stop``, as views."""
-        cut: dict[str, Any] = {
-            field.name: getattr(self, field.name)[start:stop]
-            for field in fields(self)
-            if field.name[-2:] == "_N"
-        }
-        return InteractionLog(feedback_kind=self.feedback_kind, domains=self.domains, **cut)
+        cut: dict[str, Any] = {name: getattr(self, name)[start:stop] for name in _columns_by_row()}
+        return InteractionLog(feedback_kinds=self.feedback_kinds, domains=self.domains, **cut)
+
+    def distinct_rows(self) -> Ids:
+        """The first of the rows of one user, item, moment and domain, in time order, (M,).
+
+        The others are the same showing, sent again.
+        """
+        showing = (self.item_id_N, self.domain_index_N, self.user_id_N, self.event_time_ms_N)
+        # Stable: of equal rows, the one that came first stays first.
+        order_N = np.lexsort(showing)
+        return np.sort(order_N[changed_rows(*(column_N[order_N] for column_N in showing))])
+
+
+def _columns_by_row() -> list[str]:
+    """Names of the columns with an entry per row."""
+    return [field.name for field in fields(InteractionLog) if field.name.endswith(("_N", "_NK"))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +122,16 @@ class Dataset:
             utc_offset_hours=self.utc_offset_hours,
         )
         return request_columns(self.users, self.items, rows)
+
+    def columns_at(self, rows_N: Ids) -> RequestColumns:
+        """Columns of N rows of the log, given by their places."""
+        log = self.log
+        return self.columns(
+            log.user_id_N[rows_N],
+            log.item_id_N[rows_N],
+            log.domain_index_N[rows_N],
+            log.event_time_ms_N[rows_N],
+        )
 
     def domain_index(self, domain: str) -> int:
         """Place of a domain by its name; 0 for one that the log does not have."""

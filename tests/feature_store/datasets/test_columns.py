@@ -69,6 +69,11 @@ def test_numbers_are_read_from_any_type_and_null_is_what_was_asked(column):
     assert integers(column, null=-1).tolist() == [1, -1, 3]
 
 
+def test_a_column_without_a_value_is_null_throughout():
+    assert integers(arrow([None, None], pa.null()), null=-1).tolist() == [-1, -1]
+    assert integers(arrow([], pa.null())).tolist() == []
+
+
 def test_a_text_that_is_no_number_is_refused():
     with pytest.raises(DatasetLayoutError, match="want a column of numbers"):
         integers(arrow(["one"]))

@@ -12,6 +12,7 @@ from feature_store.errors import DatasetLayoutError, DatasetUnavailable
 from recsys.errors import ConfigError
 from recsys.features import Feature, FeatureSchema, Ragged
 
+SLICE = "kuairand_pure_standard_0425_0506.parquet"
 LOG = {
     "user_id": [7, 8, 7],
     "video_id": [1, 2, 2],
@@ -19,6 +20,7 @@ LOG = {
     "is_click": [1, 0, 1],
     "long_view": [0, 0, 1],
     "is_like": [0, 1, 0],
+    "is_hate": [0, 0, 0],
     "tab": [1, 0, 14],
 }
 USERS = {
@@ -97,13 +99,56 @@ def test_both_layouts_give_the_same_log_in_time_order(folder):
 
 
 @pytest.mark.parametrize(
-    ("label", "kind", "done"),
-    [("is_click", "click", [1, 0, 1]), ("long_view", "long_view", [0, 0, 1]), ("is_like", "like", [0, 1, 0])],
+    ("labels", "kinds", "done"),
+    [
+        (("is_click",), ("click",), [[1], [0], [1]]),
+        (
+            ("is_like", "is_click", "long_view"),
+            ("like", "click", "long_view"),
+            [[0, 1, 0], [1, 0, 0], [0, 1, 1]],
+        ),
+        (("is_hate",), ("hate",), [[0], [0], [0]]),
+    ],
 )
-def test_there_is_feedback_only_where_the_chosen_action_was_done(folder, label, kind, done):
-    log = load_kuairand(folder, label=label).log
-    assert log.feedback_kind == kind
-    assert log.value_N.tolist() == pytest.approx([1.0 if one else np.nan for one in done], nan_ok=True)
+def test_there_is_feedback_only_where_a_chosen_action_was_done(folder, labels, kinds, done):
+    log = load_kuairand(folder, labels=labels).log
+    assert log.feedback_kinds == kinds
+    assert np.array_equal(log.value_NK, np.where(np.array(done) > 0, 1.0, np.nan), equal_nan=True)
+
+
+@pytest.mark.parametrize("label", ["is_follow", "is_comment", "is_forward", "is_hate"])
+def test_every_label_of_the_owners_has_a_kind_of_its_own(recsys_data, label):
+    done = sum(pq.read_table(recsys_data / SLICE)[label].to_pylist())
+    log = load_kuairand(recsys_data, labels=(label,)).log
+    kind = {"is_forward": "share"}.get(label, label.removeprefix("is_"))
+    assert (log.feedback_kinds, np.isfinite(log.value_NK).sum()) == ((kind,), done)
+
+
+def test_a_later_slice_continues_the_log(tmp_path):
+    write_parquet(tmp_path)
+    later = LOG | {"time_ms": [time_ms + 10**9 for time_ms in LOG["time_ms"]]}
+    # It sorts before the other one: the clock decides, not the name.
+    pq.write_table(pa.table(later), tmp_path / "a_standard_0507_0508.parquet")
+    log = load_kuairand(tmp_path).log
+    assert log.event_time_ms_N.tolist() == LOG["time_ms"] + later["time_ms"]
+    assert log.user_id_N.tolist() == LOG["user_id"] * 2
+
+
+def test_a_log_file_that_does_not_tell_what_was_done_is_left_out_with_a_warning(tmp_path, caplog):
+    write_parquet(tmp_path)
+    asked = pa.table({name: LOG[name] for name in ("user_id", "video_id", "time_ms", "tab")})
+    pq.write_table(asked, tmp_path / "kuairand_pure_standard_0507_0508.parquet")
+    assert load_kuairand(tmp_path).log.event_time_ms_N.tolist() == LOG["time_ms"]
+    assert [(record.message, record.file) for record in caplog.records] == [
+        ("log_file_left_out", str(tmp_path / "kuairand_pure_standard_0507_0508.parquet"))
+    ]
+
+
+@pytest.mark.parametrize("layout", [write_parquet, write_csv])
+def test_a_log_without_the_chosen_label_is_refused(tmp_path, layout):
+    layout(tmp_path)
+    with pytest.raises(DatasetLayoutError, match="want a column named is_forward"):
+        load_kuairand(tmp_path, labels=("is_click", "is_forward"))
 
 
 def test_users_are_coded_and_0_is_unknown(folder):
@@ -170,14 +215,23 @@ def test_a_missing_column_is_named(folder):
         load_kuairand(folder)
 
 
-@pytest.mark.parametrize(("name", "value"), [("label", "is_hate"), ("recent_length", 51)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", ()),
+        ("labels", ("is_rand",)),
+        ("labels", ("is_like", "is_like")),
+        ("labels", "is_click"),
+        ("recent_length", 51),
+    ],
+)
 def test_a_choice_that_is_not_offered_is_refused(folder, name, value):
     with pytest.raises(ConfigError, match=f"{name} must be"):
         load_kuairand(folder, **{name: value})
 
 
 def test_the_real_slice_keeps_its_rows_clicks_and_repeats(recsys_data):
-    table = pq.read_table(recsys_data / "kuairand_pure_standard_0425_0506.parquet")
+    table = pq.read_table(recsys_data / SLICE)
     told = zip(*(table[name].to_pylist() for name in ("user_id", "video_id", "time_ms", "tab")), strict=True)
     dataset = load_kuairand(recsys_data)
     schema = FeatureSchema((Feature(name="tag", number=0, columns=("item.tags",), bits=(8,)),))

@@ -94,9 +94,9 @@ def values(entities, name, *ids):
 def test_every_layout_gives_the_same_log(dataset, layout):
     id_of = ID_IN.get(layout, {10: 10, 20: 20, 30: 30})
     log = dataset.log
-    rows = zip(log.user_id_N.tolist(), log.item_id_N.tolist(), log.value_N.tolist(), strict=True)
+    rows = zip(log.user_id_N.tolist(), log.item_id_N.tolist(), log.value_NK[:, 0].tolist(), strict=True)
     assert list(rows) == [(1, id_of[10], 3.0), (1, id_of[30], 1.0), (2, id_of[20], 4.0), (2, id_of[10], 5.0)]
-    assert log.feedback_kind == "rating"
+    assert (log.feedback_kinds, log.domains) == (("rating",), ("",))
 
 
 def test_a_movie_counts_as_shown_one_second_before_its_rating(dataset):
@@ -126,6 +126,45 @@ def test_users_are_coded_from_1_and_unknown_without_a_users_table(dataset, layou
         assert coded == [[0, 0, 0]] * 5
     else:
         assert coded == [[1, 2, 0], [25, 56, 0], [1, 21, 0], [1, 10, 0], [22, 982, 0]]
+
+
+@pytest.mark.parametrize("layout", ["dat", "parquet", "wheel"])
+def test_ratings_lie_in_the_domain_of_their_users_age(layout, tmp_path):
+    LAYOUTS[layout](tmp_path)
+    log = load_movielens(tmp_path, tmp_path, age_domains=True).log
+    # User 1 is 25, user 2 is 56.
+    assert [log.domains[place] for place in log.domain_index_N] == ["25", "25", "over_34", "over_34"]
+
+
+@pytest.mark.parametrize(
+    ("age", "domain"),
+    [
+        (0, ""),
+        (1, "under_25"),
+        (18, "under_25"),
+        (25, "25"),
+        (35, "over_34"),
+        (45, "over_34"),
+        (50, "over_34"),
+    ],
+)
+def test_every_age_bracket_of_the_owners_has_its_domain(tmp_path, age, domain):
+    write_dat(tmp_path)
+    (tmp_path / "users.dat").write_text(f"1::F::{age}::0::02139\n2::M::{age}::20::98107\n")
+    log = load_movielens(tmp_path, tmp_path, age_domains=True).log
+    assert {log.domains[place] for place in log.domain_index_N} == {domain}
+
+
+def test_age_domains_of_an_edition_without_users_are_refused(tmp_path):
+    write_csv(tmp_path)
+    with pytest.raises(DatasetLayoutError, match="wants a table of users"):
+        load_movielens(tmp_path, tmp_path, age_domains=True)
+
+
+def test_the_real_age_groups_have_the_sizes_that_others_count(movielens_cache):
+    log = load_movielens(None, movielens_cache, age_domains=True).log
+    counts = dict(zip(log.domains, np.bincount(log.domain_index_N).tolist(), strict=True))
+    assert counts == {"": 0, "under_25": 210_747, "25": 395_556, "over_34": 393_906}
 
 
 def test_a_folder_in_no_known_layout_is_refused(tmp_path):

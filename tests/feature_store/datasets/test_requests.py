@@ -33,16 +33,17 @@ ROWS = st.lists(
 )
 
 
-def dataset_of(rows, kind="click"):
-    user, item, time, tab, value = zip(*rows, strict=True) if rows else ((),) * 5
+def dataset_of(rows, *kinds):
+    """Rows hold one value per kind, after the first four columns."""
+    user, item, time, tab, *values = zip(*rows, strict=True) if rows else ((),) * (4 + len(kinds))
     log = InteractionLog.in_time_order(
-        feedback_kind=kind,
+        feedback_kinds=kinds,
         domains=("", "home"),
         user_id_N=np.array(user, dtype=np.uint64),
         item_id_N=np.array(item, dtype=np.uint64),
         event_time_ms_N=np.array(time, dtype=np.int64),
         domain_index_N=np.array(tab, dtype=np.int64),
-        value_N=np.array([np.nan if one is None else one for one in value], dtype=np.float64),
+        value_NK=np.array(values, dtype=np.float64).T,
         delay_ms_N=np.full(len(rows), DELAY_MS),
     )
     return Dataset(name="tiny", log=log, users=NOBODY, items=NOBODY)
@@ -50,6 +51,11 @@ def dataset_of(rows, kind="click"):
 
 def played(rows, kind="click", **settings):
     return list(play_requests(dataset_of(rows, kind), SCHEMA, PlaybackConfig(**settings)))
+
+
+def told(messages):
+    """Each request's id and its feedback, in order."""
+    return [(impression.request_id, feedback) for impression, feedback in messages]
 
 
 def shown(messages):
@@ -136,9 +142,27 @@ def test_each_row_carries_its_own_keys(rows):
         assert impression.schema_fingerprint == SCHEMA.fingerprint
 
 
-def test_two_kinds_of_feedback_to_one_row_are_two_events():
-    row = (1, 2, 3, 0, 1.0)
-    (_, [click]), (_, [like]) = played([row], "click")[0], played([row], "like")[0]
+@given(ROWS, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_a_log_of_two_kinds_tells_what_a_log_of_each_tells(rows, random, rows_per_chunk):
+    rated = [(*row, random.choice([None, 1.0, 5.0])) for row in rows]
+    both = dataset_of(rated, "click", "rating")
+    together = told(play_requests(both, SCHEMA, PlaybackConfig(rows_per_chunk=rows_per_chunk)))
+    apart = [
+        told(played([row[:5] for row in rated], "click")),
+        told(played([row[:4] + row[5:] for row in rated], "rating")),
+    ]
+    for (request_id, feedback), *single in zip(together, *apart, strict=True):
+        assert {request_id} == {of_one for of_one, _ in single}
+        by_kind = [[one for one in feedback if one.kind == kind] for kind in ("click", "rating")]
+        assert by_kind == [one for _, one in single]
+        assert len(feedback) == sum(map(len, by_kind))
+
+
+def test_kinds_of_feedback_to_one_row_are_events_of_their_own_in_the_order_of_the_kinds():
+    row = (1, 2, 3, 0, 1.0, None, 1.0)
+    ((_, feedback),) = play_requests(dataset_of([row], "click", "hate", "like"), SCHEMA)
+    assert [one.kind for one in feedback] == ["click", "like"]
+    click, like = feedback
     assert click.request_id == like.request_id
     assert click.event_id != like.event_id
 
@@ -178,17 +202,17 @@ def test_a_million_requests_share_no_id():
     n = 1_000_000
     rows = np.arange(n)
     log = InteractionLog.in_time_order(
-        feedback_kind="click",
+        feedback_kinds=("click",),
         user_id_N=rows % 1_000,
         item_id_N=rows,
         event_time_ms_N=rows // 1_000,
         domain_index_N=np.zeros(n),
-        value_N=np.ones(n),
+        value_NK=np.ones((n, 1)),
         delay_ms_N=np.zeros(n),
     )
     groups = group_requests(log, 20)
     assert len(np.unique(groups.request_hash_R)) == n
-    assert len(np.unique(groups.event_hash_N)) == n
+    assert len(np.unique(groups.event_hash_NK)) == n
 
 
 @pytest.mark.parametrize(
