@@ -49,11 +49,14 @@ class Feature:
 
     name: str
     number: int
-    """Place in the key's high bits; never reused within a schema; 0 to 4095."""
+    """Place in the key's high bits, 0 to 4095; no other feature of the schema has it, but for ``rows_of``."""
     columns: tuple[str, ...]
     """What is crossed, by column name."""
     bits: tuple[int, ...]
     """Width of each column's ids; 52 together at the most."""
+    rows_of: str | None = None
+    """Name of the feature whose rows these ids have too, as a history of items has the item's; the number
+    and the widths are then that feature's. None: rows of its own."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.number <= MAX_FEATURE:
@@ -115,10 +118,14 @@ class FeatureSchema:
     features: tuple[Feature, ...]
 
     def __post_init__(self) -> None:
-        for what in ("name", "number"):
-            values = [getattr(feature, what) for feature in self.features]
+        owners = [feature for feature in self.features if feature.rows_of is None]
+        for what, values in (("name", list(self.names)), ("number", [owner.number for owner in owners])):
             if len(set(values)) != len(values):
                 raise ConfigError(f"two features share a {what}: {sorted(values)}")
+        owner_of = {owner.name: owner for owner in owners}
+        for feature in self.features:
+            if feature.rows_of is not None:
+                _check_shares(feature, owner_of)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +134,10 @@ class FeatureSchema:
 
     @cached_property
     def fingerprint(self) -> int:
-        """64 bits that differ when anything that shapes a key differs."""
+        """64 bits that differ when anything that shapes a key differs.
+
+        That rows are shared shows in the numbers.
+        """
         canonical = json.dumps(
             [[f.name, f.number, list(f.columns), list(f.bits)] for f in self.features], sort_keys=True
         )
@@ -148,6 +158,21 @@ class FeatureSchema:
         )
         order_L = np.arange(lengths_NF.size).reshape(lengths_NF.shape[::-1]).T.ravel()
         return RaggedKeys(feature_major.take(order_L).values_T.view(np.uint64), lengths_NF.astype(np.uint8))
+
+
+def _check_shares(feature: Feature, owner_of: Mapping[str, Feature]) -> None:
+    """Raise ConfigError unless equal ids of the feature and of the owner of its rows are equal keys."""
+    owner = owner_of.get(feature.rows_of or "")
+    if owner is None:
+        raise ConfigError(
+            f"feature {feature.name!r}: rows_of must name a feature with rows of its own, one of "
+            f"{sorted(owner_of)}; got {feature.rows_of!r}"
+        )
+    if (feature.number, feature.bits) != (owner.number, owner.bits):
+        raise ConfigError(
+            f"feature {feature.name!r}: want number {owner.number} and widths {owner.bits}, those of "
+            f"{owner.name!r}, whose rows it uses; got {feature.number} and {feature.bits}"
+        )
 
 
 def _encode_feature(feature: Feature, columns: Columns, n_rows: int) -> tuple[Keys, Ids]:

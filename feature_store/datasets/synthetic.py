@@ -72,11 +72,23 @@ def syn(*, seed: int = 0, n_rows: int = SYN_ROWS) -> SyntheticRows:
     return _rows(rng, values_NF, domain_N, latent_N, logit_N)
 
 
-def syn2(*, seed: int = SYN2_SEED, n_rows: int = SYN2_ROWS) -> SyntheticRows:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jump:
+    """One domain's distribution becomes another one: its rows' likeliest latent is the next."""
+
+    domain: int
+    """1 to 12."""
+    at_row: int
+    """The first row of the new state."""
+
+
+def syn2(*, seed: int = SYN2_SEED, n_rows: int = SYN2_ROWS, jump: Jump | None = None) -> SyntheticRows:
     """Equal domains, six fields that decide and tell nothing of the latent, four that tell it only.
 
     P(z | d) is .70 for z = d mod 3, else .15. The six take one of 100 values each, evenly; the four are
     10 z + U{0..9} nine times out of ten and U{0..29} otherwise. logit = 2.5 (v·W_z)/√24 - 1 over the six.
+    With a ``jump``, the rows of that domain from there on have z = (d + 1) mod 3 as their likeliest latent;
+    all draws stay the same, so that rows outside of it do.
     """
     rng = np.random.default_rng(seed)
     n_deciding, n_values, n_telling = 6, 100, 4
@@ -84,6 +96,9 @@ def syn2(*, seed: int = SYN2_SEED, n_rows: int = SYN2_ROWS) -> SyntheticRows:
     weights_ZC = rng.standard_normal((N_LATENTS, n_deciding * VECTOR_DIM))
     domain_N = rng.integers(0, N_DOMAINS, n_rows)
     latent_N = _latents(rng, domain_N, likely=0.70)
+    if jump is not None:
+        has_jumped_N = (domain_N + 1 == jump.domain) & (np.arange(n_rows) >= jump.at_row)
+        latent_N = np.where(has_jumped_N, (latent_N + 1) % N_LATENTS, latent_N)
     deciding_NF = rng.integers(0, n_values, (n_rows, n_deciding))
     own_NF = 10 * latent_N[:, None] + rng.integers(0, 10, (n_rows, n_telling))
     any_NF = rng.integers(0, 10 * N_LATENTS, (n_rows, n_telling))

@@ -16,11 +16,13 @@ from infra.cli import (
     dead_letter,
     demo,
     doctor,
+    evaluate,
     job,
     join,
     promote,
     rank,
     replay,
+    score,
     serve,
     topics,
     train,
@@ -42,12 +44,14 @@ app.command("doctor", rich_help_panel="Start here")(doctor.doctor)
 app.command("broker", rich_help_panel="The loop")(broker.broker)
 app.command("replay", rich_help_panel="The loop")(replay.replay)
 app.command("join", rich_help_panel="The loop")(join.join)
-app.command("train", rich_help_panel="The loop")(train.train)
+app.add_typer(train.app, name="train", rich_help_panel="The loop")
 app.command("serve", rich_help_panel="The loop")(serve.serve)
 app.command("rank", rich_help_panel="The loop")(rank.rank)
 app.add_typer(topics.app, name="topics", rich_help_panel="The log")
 app.add_typer(dead_letter.app, name="dead-letter", rich_help_panel="The log")
 app.add_typer(job.app, name="job", rich_help_panel="Models")
+app.command("score", rich_help_panel="Models")(score.score)
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Models")
 app.command("promote", rich_help_panel="Models")(promote.promote)
 
 

@@ -11,9 +11,7 @@ import typer
 from infra.cli.options import Bootstrap, RecipeName, StateDir, Verbose
 
 if TYPE_CHECKING:
-    from infra.settings import Settings
     from recsys.ranking.learner import RankingLearner
-    from training.jobs.train_ranker import TrainJob, TrainResult
 
 app = typer.Typer(help="Batch work: archive joined examples, train a model on them.", no_args_is_help=True)
 
@@ -62,6 +60,7 @@ def train(
 
     from infra.telemetry import configure_logging
     from infra.wiring.recipes import current_settings, load_recipe
+    from infra.wiring.registration import register_snapshot
     from training.jobs.train_ranker import TrainJob, train_ranker
 
     configure_logging(verbose=verbose)
@@ -83,7 +82,15 @@ def train(
     console.print(table)
     typer.echo(f"snapshot: {result.snapshot}")
     if register is not None:
-        typer.echo(_register(register, job, result, settings))
+        typer.echo(
+            register_snapshot(
+                register,
+                result.snapshot,
+                settings,
+                parameters={"archive": examples},
+                history=result.history,
+            )
+        )
 
 
 def untrained(recipe: str) -> RankingLearner:
@@ -92,19 +99,3 @@ def untrained(recipe: str) -> RankingLearner:
     from infra.wiring.trainer import build_learner
 
     return build_learner(load_recipe(recipe))
-
-
-def _register(name: str, job: TrainJob, result: TrainResult, settings: Settings) -> str:
-    """Record the run and register its snapshot; a line that says so."""
-    from infra.wiring.recipes import build_registry, load_recipe
-    from infra.wiring.trainer import parameters_of
-    from recsys.snapshots import read_manifest
-
-    registry = build_registry(settings)
-    parameters = {**parameters_of(load_recipe(job.recipe)), "archive": job.examples}
-    with registry.start_run(job.recipe, parameters) as run:
-        for then in result.history:
-            run.log_metrics(then, step=int(then["examples"]))
-        run.log_snapshot(result.snapshot, read_manifest(result.snapshot))
-        version = registry.register(name, result.snapshot, result.metrics, run_id=run.run_id)
-    return f"registered: {name} version {version}; `headrace promote {name} {version}` serves it"

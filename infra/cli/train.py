@@ -1,7 +1,8 @@
-"""`headrace train`: the online trainer."""
+"""`headrace train`: the online trainer, and models out of a data set's log."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from infra.cli.options import (
     Bootstrap,
+    DataDir,
     MetricsPort,
     RecipeName,
     StateDir,
@@ -17,8 +19,12 @@ from infra.cli.options import (
     on_termination,
 )
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def train(
+    context: typer.Context,
     recipe: RecipeName = "movielens",
     bootstrap: Bootstrap = None,
     state_dir: StateDir = None,
@@ -51,6 +57,8 @@ def train(
 
     A stopped or killed trainer goes on from its newest snapshot and ends where it would have ended.
     """
+    if context.invoked_subcommand is not None:
+        return
     from infra.telemetry import configure_logging
     from infra.wiring.recipes import current_settings, load_recipe
     from infra.wiring.trainer import TrainerOptions, build_trainer
@@ -74,3 +82,60 @@ def train(
     on_termination(trainer.loop.stop)
     collect_rarely()
     trainer.run()
+
+
+@app.command()
+def batch(
+    train_until: Annotated[
+        datetime,
+        typer.Option(
+            "--train-until",
+            formats=["%Y-%m-%d", "%Y%m%d"],
+            help="Last day to learn, in local time.",
+        ),
+    ],
+    recipe: RecipeName = "kuairand_multidomain",
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the snapshot; else batch/ in the recipe's state folder.")
+    ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="Also record the run in MLflow and register the model under NAME.")
+    ] = None,
+    state_dir: StateDir = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train a recipe on its data set's log up to a day: one pass in time order, into a snapshot.
+
+    `headrace score` scores files with it, and `headrace train --from` goes on from it online.
+    """
+    from rich.progress import Progress
+
+    from infra.telemetry import configure_logging
+    from infra.wiring.batch import batch_folder, examples_until, train_batch
+    from infra.wiring.recipes import current_settings, load_dataset, load_recipe
+    from infra.wiring.registration import register_snapshot
+
+    configure_logging(verbose=verbose)
+    settings, chosen = current_settings(state_dir=state_dir), load_recipe(recipe)
+    with Progress(transient=True) as bar:
+        reading = bar.add_task(f"reading the log of {chosen.name}", total=None)
+        examples = examples_until(chosen, load_dataset(chosen, settings, data_dir), train_until.date())
+        bar.remove_task(reading)
+        learning = bar.add_task("learning", total=len(examples))
+        folder = out or batch_folder(settings.state_dir, chosen.name)
+        result = train_batch(chosen, examples, folder, progress=lambda n: bar.advance(learning, n))
+    shown = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
+    label = chosen.join.rules.label_names[0]
+    typer.echo(f"{result.examples} examples; {label}, each before it was learned: {shown}")
+    typer.echo(f"snapshot: {result.snapshot}")
+    if register is not None:
+        typer.echo(
+            register_snapshot(
+                register,
+                result.snapshot,
+                settings,
+                parameters={"train_until": train_until.date()},
+                history=[result.metrics],
+            )
+        )

@@ -43,12 +43,17 @@ SCHEMA = FeatureSchema(
 
 def load(folder: Path | None, settings: Settings) -> Dataset:
     """The log in ``folder``, else in the settings' data folder, with the users' histories."""
+    return load_kuairand(data_folder(folder, settings))
+
+
+def data_folder(folder: Path | None, settings: Settings) -> Path:
+    """Where the data set lies. Raises DatasetUnavailable where nobody says."""
     folder = folder or settings.data_dir
     if folder is None:
         raise DatasetUnavailable(
             "KuaiRand-Pure is not downloaded; set RECSYS_DATA or --data-dir to the folder that holds it"
         )
-    return load_kuairand(folder)
+    return folder
 
 
 def kuairand() -> Recipe:

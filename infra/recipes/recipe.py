@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from feature_store.datasets.log import Dataset
+from feature_store.entities import RequestRows
 from infra.settings import Settings
 from recsys.features import FeatureSchema
 from recsys.ranking.adam import AdamConfig
@@ -15,6 +16,16 @@ from recsys.ranking.tower import TowerConfig
 from recsys.table import Adagrad, SliceSpec, TableSpec, Uniform, Zeros
 from streaming.join_rules import JoinConfig
 from streaming.row_codecs import CodecName
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads a file of rows to be scored, in its owner's columns."""
+
+    read: Callable[[Path], RequestRows]
+    """The rows in the file's order."""
+    columns: tuple[str, ...]
+    """Those of the file that say what a row is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +47,8 @@ class Recipe:
     """What a request may name; the first is the default."""
     load: Callable[[Path | None, Settings], Dataset]
     """(folder that the user named or None, settings) -> the data set."""
+    rows: RowReader | None = None
+    """How files to be scored are read; None: they cannot be."""
     context: frozenset[str] = frozenset()
     """Numbers that a request may carry to replace a "request." column of the same name."""
     micro_batch: int = 64
@@ -48,12 +61,16 @@ class Recipe:
     """How many rows of the log the demo replays; None: all."""
 
 
-def wide_and_vector(name: str, *, dim: int, wide_rate: float, vector_rate: float) -> TableSpec:
-    """Rows of a first-order weight and a vector, both under Adagrad, as a DeepFM reads them."""
+def wide_and_vector(
+    name: str, *, dim: int, wide_rate: float, vector_rate: float, n_tasks: int = 1
+) -> TableSpec:
+    """Rows of a first-order weight for each task and a vector, under Adagrad, as towers read them."""
     return TableSpec(
         name=name,
         slices=(
-            SliceSpec(name="wide", dim=1, optimizer=Adagrad(learning_rate=wide_rate), initializer=Zeros()),
+            SliceSpec(
+                name="wide", dim=n_tasks, optimizer=Adagrad(learning_rate=wide_rate), initializer=Zeros()
+            ),
             SliceSpec(
                 name="vector",
                 dim=dim,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.datasets.log import Dataset
 from infra.recipes.kuairand import kuairand
+from infra.recipes.kuairand_multidomain import kuairand_multidomain
 from infra.recipes.movielens import movielens
 from infra.recipes.recipe import Recipe
 from infra.settings import Settings, settings_from
@@ -20,7 +21,7 @@ from recsys.table.native import NativeTable
 if TYPE_CHECKING:
     from training.promotion.mlflow_registry import ModelRegistry
 
-RECIPES = {"movielens": movielens, "kuairand": kuairand}
+RECIPES = {"movielens": movielens, "kuairand": kuairand, "kuairand_multidomain": kuairand_multidomain}
 
 
 def now_ms() -> int:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError
+from recsys.multidomain.bucketed_mlp import Buckets
+from recsys.multidomain.cluster_updates import coefficients_BK
 from recsys.multidomain.distribution_clusters import ClusterConfig, DistributionClusters
 from recsys.multidomain.domain_net import DomainNet, NetShape
 from recsys.multidomain.product_mlp import Head, ProductMLP
@@ -79,23 +81,27 @@ class AdaptDHM(DomainNet):
         return self.clusters.route(_columns(vector_BFV.detach(), self._routed))
 
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
-        e_BD = _columns(vector_BFV.detach(), self._routed)
         x_BI = _columns(vector_BFV, self._seen)
+        is_same = self._routed == self._seen
+        e_BD = x_BI.detach() if is_same else _columns(vector_BFV.detach(), self._routed)
         if self.training and torch.is_grad_enabled():
             self.clusters.note(e_BD)
         if not self._soft:
             hard_BO: Tensor = self.net(x_BI, self.clusters.route(e_BD))
             return hard_BO
-        r_BK = torch.softmax(self.clusters.similarity_BK(e_BD), dim=1)
-        all_KBO = [self.net(x_BI, torch.full((len(x_BI),), k)) for k in range(r_BK.shape[1])]
-        return (torch.stack(all_KBO, dim=1) * r_BK[:, :, None]).sum(dim=1)
+        r_BK = coefficients_BK(self.clusters.similarity_BK(e_BD))
+        n_rows, k = r_BK.shape
+        every = Buckets(None, list(range(k)), [n_rows] * k)
+        all_KBO: Tensor = self.net(x_BI.repeat(k, 1), every).view(k, n_rows, -1)
+        return (all_KBO * r_BK.T.unsqueeze(2)).sum(dim=0)
 
     def adapt(self) -> None:
         """Move the centres towards the rows of the last training pass."""
         self.clusters.adapt()
 
     def fold(self) -> None:
-        """Form the clusters' weights once."""
+        """Form the clusters' weights, and what routing needs of the centres, once."""
+        self.clusters.fold()
         self.net.fold()
 
 

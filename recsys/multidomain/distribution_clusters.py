@@ -11,7 +11,7 @@ Reference: Li et al., "AdaptDHM", arXiv:2211.12105; the cure of its collapse is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class ClusterConfig:
 
 
 class DistributionClusters(nn.Module):
-    """Centres and what is known of their use. Many callers of ``route``, one of ``note`` and ``adapt``."""
+    """Centres and what is known of their use. Many callers of ``route``, one of all else."""
 
     centres_KD: Tensor
     mean_D: Tensor
@@ -91,6 +91,7 @@ class DistributionClusters(nn.Module):
         }.items():
             self.register_buffer(name, value)
         self._noted_BD: Tensor | None = None
+        self._offset_K: Tensor | None = None
 
     def similarity_BK(self, e_BD: Tensor) -> Tensor:
         """How like each centre each row is, over the temperature."""
@@ -100,8 +101,27 @@ class DistributionClusters(nn.Module):
         return updates.similarity_BK(updates.unit(e_BD - self.mean_D), self.centres_KD, config.temperature)
 
     def route(self, e_BD: Tensor) -> Tensor:
-        """Cluster of each row, int64 (B,)."""
-        return self.similarity_BK(e_BD).argmax(dim=1)
+        """Cluster of each row, int64 (B,): the one that it is most like."""
+        if self._config.update != "cosine":
+            return self.similarity_BK(e_BD).argmax(dim=1)
+        # A row's length makes it no likelier to be in one than in another, and (e - m) c is e c - m c.
+        offset_K = self._offset_K if self._offset_K is not None else self._offset()
+        return nn.functional.linear(e_BD, self.centres_KD, offset_K).argmax(dim=1)
+
+    def fold(self) -> None:
+        """Work out ahead what ``route`` needs of centres that will move no more; ``train`` forgets it.
+
+        Raises ConfigError in training.
+        """
+        if self.training:
+            raise ConfigError("clusters in training cannot be folded; call eval() first")
+        self._offset_K = self._offset()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; training forgets what was folded."""
+        if mode:
+            self._offset_K = None
+        return super().train(mode)
 
     def note(self, e_BD: Tensor) -> None:
         """Keep rows of a training pass for ``adapt``; they replace those that wait."""
@@ -114,7 +134,7 @@ class DistributionClusters(nn.Module):
         if noted_BD is None:
             return
         n_kept = int(self.learning_n_rows)
-        rows_BD = torch.cat([self.learning_rows_RD[:n_kept], noted_BD])
+        rows_BD = torch.cat([self.learning_rows_RD[:n_kept], noted_BD]) if n_kept else noted_BD
         if self._sum(torch.tensor([float(len(rows_BD))])) < self._config.rows_per_move:
             self.learning_rows_RD[n_kept : len(rows_BD)] = noted_BD
             self.learning_n_rows.fill_(len(rows_BD))
@@ -134,6 +154,10 @@ class DistributionClusters(nn.Module):
             "max_cosine": float(between_KK.max()),
             "moves": float(self.learning_moves),
         }
+
+    def _offset(self) -> Tensor:
+        """What the mean takes off each centre's dot product with a row, (K,)."""
+        return -(self.centres_KD @ self.mean_D)
 
     def _move(self, rows_BD: Tensor) -> None:
         config = self._config

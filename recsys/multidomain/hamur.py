@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import MLPBank, plain_mlp
+from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
 from recsys.multidomain.partitioned_norm import PartitionedNorm, PartitionedNormConfig
 from recsys.ranking.tower import check_hidden
@@ -62,9 +62,9 @@ class _Adapter(nn.Module):
         self.up = MLPBank(n_domains, (config.rank, width), generator, ends_linear=True)
         self.norm = PartitionedNorm(n_domains, width, config.norm)
 
-    def forward(self, h_BH: Tensor, core_BRR: Tensor, domain_B: Tensor) -> Tensor:
-        inner_BR = torch.relu((self.down(h_BH, domain_B).unsqueeze(1) @ core_BRR).squeeze(1))
-        added_BH: Tensor = self.norm(self.up(inner_BR, domain_B), domain_B)
+    def forward(self, h_BH: Tensor, core_BRR: Tensor, buckets: Buckets, domain_B: Tensor) -> Tensor:
+        inner_BR = torch.relu((self.down(h_BH, buckets).unsqueeze(1) @ core_BRR).squeeze(1))
+        added_BH: Tensor = self.norm(self.up(inner_BR, buckets), domain_B)
         return h_BH + added_BH
 
 
@@ -75,7 +75,8 @@ class Hamur(DomainNet):
 
     def __init__(self, config: HamurConfig, shape: NetShape, generator: torch.Generator) -> None:
         super().__init__()
-        n_domains, self._rank = shape.n_domains, config.rank
+        n_domains = self._n_domains = shape.n_domains
+        self._rank = config.rank
         # An adapter stands between two stages, hence all but the first are one layer.
         n_first = len(config.hidden) - config.adapters + 1
         first = (shape.n_in, *config.hidden[:n_first])
@@ -91,13 +92,15 @@ class Hamur(DomainNet):
         self.hyper = plain_mlp((shape.n_in, *config.hyper, config.rank**2), generator, ends_linear=True)
 
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
-        h = vector_BFV.flatten(1)
-        core_BRR = self.hyper(h).unflatten(1, (self._rank, self._rank))
+        buckets = Buckets.of(domain_B, self._n_domains)
+        h, own = buckets.lined_up(vector_BFV.flatten(1)), buckets.in_order()
+        domain_B = buckets.lined_up(domain_B)
+        core_BRR = self.hyper(h).view(-1, self._rank, self._rank)
         for number, stage in enumerate(self.stages):
-            h = stage(h, domain_B)
+            h = stage(h, own)
             if number < len(self.adapters):
-                h = self.adapters[number](h, core_BRR, domain_B)
-        return h
+                h = self.adapters[number](h, core_BRR, own, domain_B)
+        return buckets.put_back(h)
 
     def adapt(self) -> None:
         for norm in self._norms():

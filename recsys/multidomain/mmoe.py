@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import MLPBank, plain_mlp
+from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
+from recsys.multidomain.mixture import mixture
 from recsys.ranking.tower import check_hidden
 
 
@@ -52,9 +53,7 @@ class MMoE(DomainNet):
         self.towers = MLPBank(shape.n_domains, widths, generator, ends_linear=True)
 
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
-        x_BD = vector_BFV.flatten(1)
+        buckets = Buckets.of(domain_B, self.towers.n_sets)
+        x_BD, own = buckets.lined_up(vector_BFV.flatten(1)), buckets.in_order()
         output_BEH = torch.stack([expert(x_BD) for expert in self.experts], dim=1)
-        share_BE = torch.softmax(self.gates(x_BD, domain_B), dim=1)
-        mixed_BH = (share_BE.unsqueeze(1) @ output_BEH).squeeze(1)
-        out_BO: Tensor = self.towers(mixed_BH, domain_B)
-        return out_BO
+        return buckets.put_back(self.towers(mixture(output_BEH, self.gates(x_BD, own)), own))

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import Buckets, LayerOf, MLPBank, bucketed_mlp, plain_mlp
+from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, bucketed_mlp, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
+from recsys.multidomain.grouped_linear import LayerOf
 from recsys.ranking.tower import check_hidden
 
 
@@ -110,8 +111,8 @@ class PEPNet(DomainNet):
         h_QH = x_BD.repeat_interleave(n_towers, dim=0) if n_towers > 1 else x_BD
         n_hidden = len(self.towers.weights) - 1
         for number, (weight, bias) in enumerate(zip(self.towers.weights, self.towers.biases, strict=True)):
-            layer = LayerOf(weight.unbind(0), bias.unbind(0))
-            h_QH = bucketed_mlp(h_QH, buckets, [layer], ends_linear=number == n_hidden)
+            layers = [LayerOf(weight, bias)]
+            h_QH = bucketed_mlp(h_QH, buckets, layers, ends_linear=number == n_hidden)
             if number < len(factors):
                 h_QH = h_QH * factors[number].reshape(h_QH.shape)
         return h_QH.reshape(n_rows, -1)

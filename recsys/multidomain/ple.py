@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import MLPBank, plain_mlp
+from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
+from recsys.multidomain.mixture import mixture
 from recsys.ranking.tower import check_hidden
 
 
@@ -56,12 +57,6 @@ class PLEConfig:
         return PLE(self, shape, generator)
 
 
-def mixture(output_BEH: Tensor, logit_BE: Tensor) -> Tensor:
-    """Outputs of E experts, weighed by the softmax of the gate's logits, (B, H)."""
-    # A product of small matrices for each row would take four times as long on a CPU.
-    return (torch.softmax(logit_BE, dim=1).unsqueeze(2) * output_BEH).sum(dim=1)
-
-
 class _SharedGate(nn.Module):
     """Logits of the experts that a row passed through, from the shared input. Like any nn.Module."""
 
@@ -70,8 +65,8 @@ class _SharedGate(nn.Module):
         self.own = MLPBank(n_domains, (n_in, config.domain_experts), generator, ends_linear=True)
         self.shared = plain_mlp((n_in, config.shared_experts), generator, ends_linear=True)
 
-    def forward(self, shared_BI: Tensor, domain_B: Tensor) -> Tensor:
-        return torch.cat([self.own(shared_BI, domain_B), self.shared(shared_BI)], dim=1)
+    def forward(self, shared_BI: Tensor, buckets: Buckets) -> Tensor:
+        return torch.cat([self.own(shared_BI, buckets), self.shared(shared_BI)], dim=1)
 
 
 class _Level(nn.Module):
@@ -88,11 +83,11 @@ class _Level(nn.Module):
         self.shared = nn.ModuleList(plain_mlp(widths, generator) for _ in range(n_shared))
         self.gate = MLPBank(n_domains, (widths[0], n_own + n_shared), generator, ends_linear=True)
 
-    def forward(self, own_BI: Tensor, shared_BI: Tensor, domain_B: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, own_BI: Tensor, shared_BI: Tensor, buckets: Buckets) -> tuple[Tensor, Tensor]:
         """What all experts give, (B, E, H), and the domain's mixture of it, (B, H)."""
-        own = [expert(own_BI, domain_B) for expert in self.own]
+        own = [expert(own_BI, buckets) for expert in self.own]
         output_BEH = torch.stack([*own, *(expert(shared_BI) for expert in self.shared)], dim=1)
-        return output_BEH, mixture(output_BEH, self.gate(own_BI, domain_B))
+        return output_BEH, mixture(output_BEH, self.gate(own_BI, buckets))
 
 
 class PLE(DomainNet):
@@ -113,10 +108,11 @@ class PLE(DomainNet):
         self.towers = MLPBank(n_domains, widths, generator, ends_linear=True)
 
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
-        own_BI = shared_BI = vector_BFV.flatten(1)
+        buckets = Buckets.of(domain_B, self.towers.n_sets)
+        own_BI = shared_BI = buckets.lined_up(vector_BFV.flatten(1))
+        own = buckets.in_order()
         for number, level in enumerate(self.levels):
-            output_BEH, own_BI = level(own_BI, shared_BI, domain_B)
+            output_BEH, own_BI = level(own_BI, shared_BI, own)
             if number < len(self.shared_gates):
-                shared_BI = mixture(output_BEH, self.shared_gates[number](shared_BI, domain_B))
-        out_BO: Tensor = self.towers(own_BI, domain_B)
-        return out_BO
+                shared_BI = mixture(output_BEH, self.shared_gates[number](shared_BI, own))
+        return buckets.put_back(self.towers(own_BI, own))

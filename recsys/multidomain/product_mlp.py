@@ -7,13 +7,12 @@ all sets are one plain MLP; two random factors would shrink the product's varian
 Sheng et al., "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR
 Prediction", CIKM 2021, arXiv:2101.11427, with a set for a domain.
 
-Axes: B rows, S sets, P sets present in a batch, I columns into a layer, O out of it.
+Axes: B rows, S sets, I columns into a layer, O out of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
@@ -21,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import Buckets, LayerOf, bucketed_mlp, glorot
+from recsys.multidomain.bucketed_mlp import Buckets, Network, bucketed_mlp, bucketed_networks, glorot
+from recsys.multidomain.grouped_linear import LayerOf
 
 Head = Literal["product_all", "product_last"]
 """Which layers are products: all of them, or the last one behind hidden layers of each set's own."""
@@ -59,16 +59,15 @@ class ProductMLP(nn.Module):
         self.shared_biases = nn.ParameterList(nn.Parameter(torch.zeros(n_out)) for _, n_out in products)
         self.own_weights = nn.ParameterList(nn.Parameter(weight_SIO) for weight_SIO in own)
         self.own_biases = nn.ParameterList(nn.Parameter(torch.zeros(n_sets, n_out)) for _, n_out in layers)
-        self._folded: list[LayerOf] | None = None
+        self._folded: dict[int, Network] | None = None
 
-    def forward(self, x_BI: Tensor, index_B: Tensor) -> Tensor:
-        """Outputs, (B, O), of each row's own network; ``index_B`` holds int64 in 0 to S - 1."""
-        buckets = Buckets.of(index_B, self.n_sets)
-        if self._folded is not None:
-            return bucketed_mlp(x_BI, buckets, self._folded, ends_linear=True)
-        # Products of the sets present only, hence counted anew: bucket j has network j of these.
-        present = replace(buckets, sets=list(range(len(buckets.sets))))
-        return bucketed_mlp(x_BI, present, self._layers(buckets.sets), ends_linear=True)
+    def forward(self, x_BI: Tensor, index_B: Tensor | Buckets) -> Tensor:
+        """Outputs, (B, O), of each row's own network: its index, int64, or the buckets that these make."""
+        buckets = index_B if isinstance(index_B, Buckets) else Buckets.of(index_B, self.n_sets)
+        # Folded products pass no gradient on.
+        if self._folded is not None and not torch.is_grad_enabled():
+            return bucketed_networks(x_BI, buckets, self._folded, ends_linear=True)
+        return bucketed_mlp(x_BI, buckets, self._layers(), ends_linear=True)
 
     def fold(self) -> None:
         """Form all products once, of weights that will change no more; ``train`` forgets them.
@@ -78,7 +77,8 @@ class ProductMLP(nn.Module):
         if self.training:
             raise ConfigError("a net in training cannot be folded; call eval() first")
         with torch.no_grad():
-            self._folded = self._layers(range(self.n_sets))
+            layers = self._layers()
+            self._folded = {one: [layer.of_set(one) for layer in layers] for one in range(self.n_sets)}
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; training forgets folded products."""
@@ -86,22 +86,16 @@ class ProductMLP(nn.Module):
             self._folded = None
         return super().train(mode)
 
-    def _layers(self, sets: Sequence[int]) -> list[LayerOf]:
-        """Every layer's weights and biases of ``sets``, in their order, (P,) each."""
-        # One unbind, not an index per set: the gradient is then put together once.
-        own_weights = [[every_S[one] for one in sets] for every_S in (w.unbind(0) for w in self.own_weights)]
-        own_biases = [[every_S[one] for one in sets] for every_S in (b.unbind(0) for b in self.own_biases)]
-        n_separate = len(own_weights) - len(self.shared_weights)
-        layers = [
-            LayerOf(weight_P, bias_P)
-            for weight_P, bias_P in zip(own_weights[:n_separate], own_biases[:n_separate], strict=True)
-        ]
-        for weight_IO, bias_O, weight_P, bias_P in zip(
-            self.shared_weights,
-            self.shared_biases,
-            own_weights[n_separate:],
-            own_biases[n_separate:],
-            strict=True,
-        ):
-            layers.append(LayerOf([weight_IO * own for own in weight_P], [bias_O + own for own in bias_P]))
+    def _layers(self) -> list[LayerOf]:
+        """Every layer, its products not formed yet: that is for the sets present alone."""
+        n_separate = len(self.own_weights) - len(self.shared_weights)
+        layers = []
+        for number, (own_SIO, own_SO) in enumerate(zip(self.own_weights, self.own_biases, strict=True)):
+            if number < n_separate:
+                layers.append(LayerOf(own_SIO, own_SO))
+            else:
+                shared_IO, shared_O = (
+                    shared[number - n_separate] for shared in (self.shared_weights, self.shared_biases)
+                )
+                layers.append(LayerOf(own_SIO, shared_O + own_SO, shared_IO))
         return layers

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.multidomain.bucketed_mlp import MLPBank, plain_mlp
+from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
+from recsys.multidomain.mixture import mixture
 from recsys.multidomain.partitioned_norm import PartitionedNorm, PartitionedNormConfig
 from recsys.ranking.tower import check_hidden
 
@@ -77,18 +78,18 @@ class SARNet(DomainNet):
         self.mlp = plain_mlp((config.expert_dim, *config.hidden, shape.n_out), generator, ends_linear=True)
 
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
+        buckets = Buckets.of(domain_B, len(self.scale_ND))
+        vector_BFV, domain_B = buckets.lined_up(vector_BFV), buckets.lined_up(domain_B)
+        own_rows = buckets.in_order()
         # A row each of these, not a bucket: that is one gather, and one scatter of its gradient.
         scale_BD, shift_BD = (by_N.index_select(0, domain_B) for by_N in (self.scale_ND, self.shift_ND))
         x_BD = torch.addcmul(shift_BD, scale_BD, vector_BFV.flatten(1))
-        own = torch.cat([expert(x_BD, domain_B) for expert in self.own], dim=1)
+        own = torch.cat([expert(x_BD, own_rows) for expert in self.own], dim=1)
         shared = torch.cat([expert(x_BD) for expert in self.shared], dim=1)
         normed = [self.own_norm(own, domain_B), self.shared_norm(shared, torch.zeros_like(domain_B))]
         output_BEH = torch.cat(normed, dim=1).view(len(x_BD), self._n_experts, -1)
         logit_BE = self.gate(torch.cat([x_BD, vector_BFV[:, self._domain_feature]], dim=1))
-        # A product of small matrices for each row would take three times as long on a CPU.
-        mixed_BH = (torch.softmax(logit_BE, dim=1).unsqueeze(2) * output_BEH).sum(dim=1)
-        out_BO: Tensor = self.mlp(mixed_BH)
-        return out_BO
+        return buckets.put_back(self.mlp(mixture(output_BEH, logit_BE)))
 
     def adapt(self) -> None:
         for norm in (self.own_norm, self.shared_norm):

@@ -1,20 +1,44 @@
 """The parts that rankers are made of, as pure functions over tensors.
 
-Axes: B examples of a batch, F features, K columns of a feature's vector, W = F * (1 + K) columns of a
-pooled row, X columns of a cross layer, H columns of a hidden layer.
+Axes: B examples of a batch, F features, T keys in all, K columns of a feature's vector, D = 1 + K columns
+of a row, W = F * D columns of a pooled row, X columns of a cross layer, H columns of a hidden layer,
+I columns into a layer, O out of it.
 References: Guo et al., "DeepFM", IJCAI 2017, arXiv:1703.04247; Wang et al., "DCN V2", WWW 2021,
 arXiv:2008.13535.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.errors import ShapeError
+from recsys.features import Lengths
+
+Mask = NDArray[np.bool_]
+
+RELU_GAIN = math.sqrt(2.0)
+"""Keeps the variance of activations through ReLUs; He et al., ICCV 2015."""
+
+
+def pool_rows(rows_TD: Tensor, lengths_BF: Lengths, is_mean_F: Mask) -> Tensor:
+    """Pooled rows, (B, F * D): the sum of each bag's rows, or their mean; an empty bag is zeros.
+
+    Rows come example by example and feature by feature, as RaggedKeys holds their keys.
+    """
+    if len(rows_TD) == lengths_BF.size and (lengths_BF == 1).all():
+        return rows_TD.view(len(lengths_BF), -1)
+    bag_T = torch.from_numpy(np.repeat(np.arange(lengths_BF.size), lengths_BF.ravel()))
+    bags_LD = rows_TD.new_zeros(lengths_BF.size, rows_TD.shape[1]).index_add_(0, bag_T, rows_TD)
+    divisor_BF = np.where(is_mean_F, np.maximum(lengths_BF, 1), 1).astype(np.float32)
+    bags_LD /= torch.from_numpy(divisor_BF.reshape(-1, 1))
+    return bags_LD.view(len(lengths_BF), -1)
 
 
 def split_pooled(pooled_BW: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
@@ -57,3 +81,24 @@ def mlp(n_in: int, hidden: Sequence[int], generator: torch.Generator) -> nn.Sequ
     for width_in, width_out in pairwise([n_in, *hidden]):
         layers += [linear(width_in, width_out, generator), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def glorot(n_in: int, n_out: int, generator: torch.Generator, *, gain: float = RELU_GAIN) -> Tensor:
+    """Glorot-uniform weights, (I, O)."""
+    return nn.init.xavier_uniform_(torch.empty(n_in, n_out), gain=gain, generator=generator)
+
+
+def plain_mlp(
+    widths: Sequence[int], generator: torch.Generator, *, ends_linear: bool = False
+) -> nn.Sequential:
+    """Layers of these widths, input first, with ReLUs between them, and behind unless ``ends_linear``.
+
+    Weights are drawn with the gain of ReLUs. Biases are zero.
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layer = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
+        layer.weight = nn.Parameter(glorot(n_in, n_out, generator).T.contiguous())
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*(layers[:-1] if ends_linear else layers))

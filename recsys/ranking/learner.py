@@ -24,10 +24,12 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recsys.errors import GradientError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
 from recsys.ranking.adam import AdamConfig, FlatAdam
+from recsys.ranking.history_attention import HistoryTower
 from recsys.ranking.sampling_correction import tasks_loss
 from recsys.ranking.statements import Statements
 from recsys.ranking.tower import (
     WEIGHT,
+    Tower,
     TowerConfig,
     check_like,
     check_table,
@@ -35,7 +37,7 @@ from recsys.ranking.tower import (
     import_weights,
     log_odds,
 )
-from recsys.table.modules import PooledEmbeddings, Pooling
+from recsys.table.modules import PooledEmbeddings, Pooling, SequenceEmbeddings
 from recsys.table.table import EmbeddingTable
 
 Floats = NDArray[np.float32]
@@ -61,14 +63,21 @@ class RankingLearner:
     ) -> None:
         check_table(tower, table.spec, len(pooling))
         self._features = list(pooling)
-        self._embeddings = PooledEmbeddings(table, pooling)
+        self._is_mean_F = np.array([how == "mean" for how in pooling.values()])
         self._config, self._tower = tower, tower.build()
+        pooled, has_history = PooledEmbeddings(table, pooling), isinstance(self._tower, HistoryTower)
+        self._embeddings = SequenceEmbeddings(table) if has_history else pooled
         self._adam = FlatAdam(self._tower, adam or AdamConfig())
 
     @property
     def n_tasks(self) -> int:
         """L, the labels that it learns."""
         return self._config.n_tasks
+
+    @property
+    def tower(self) -> Tower:
+        """The dense part, for those who only look."""
+        return self._tower
 
     @property
     def table(self) -> EmbeddingTable:
@@ -152,6 +161,15 @@ class RankingLearner:
             raise ShapeError(
                 f"want keys of {len(self._features)} features per row, got lengths {batch.lengths_NF.shape}"
             )
+        tower = self._tower
+        if isinstance(tower, HistoryTower):
+            pooled_BW = tower.pool(self._rows_of(batch), batch.lengths_NF, self._is_mean_F)
+        else:
+            pooled_BW = self._pooled_of(batch)
+        return log_odds(tower, self._config, pooled_BW, batch)
+
+    def _pooled_of(self, batch: RaggedKeys) -> Tensor:
+        """Each feature's rows pooled, (B, W)."""
         keys_T, lengths_L = batch.feature_major()
         jagged = KeyedJaggedTensor(
             keys=self._features,
@@ -159,7 +177,22 @@ class RankingLearner:
             lengths=torch.from_numpy(lengths_L),
             stride=len(batch),
         )
-        return log_odds(self._tower, self._config, self._embeddings(jagged).values(), batch)
+        pooled_BW: Tensor = self._embeddings(jagged).values()
+        return pooled_BW
+
+    def _rows_of(self, batch: RaggedKeys) -> Tensor:
+        """The row of each occurrence, in the order of the batch's keys, (T, L + K).
+
+        One look-up and one step for all features: a key that occurs in several takes a single step.
+        """
+        jagged = KeyedJaggedTensor(
+            keys=["all"],
+            values=torch.tensor(batch.keys_T.view(np.int64)),
+            lengths=torch.from_numpy(batch.lengths_NF.sum(axis=1, dtype=np.int32)),
+            stride=len(batch),
+        )
+        rows_TD: Tensor = self._embeddings(jagged)["all"].values()
+        return rows_TD
 
     def dense_weights(self) -> dict[str, Floats]:
         """A copy of the tower's weights: what a scorer loads."""

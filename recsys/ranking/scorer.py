@@ -11,31 +11,16 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.errors import ConfigError, ShapeError
-from recsys.features import Lengths, RaggedKeys
+from recsys.features import RaggedKeys
+from recsys.ranking.blocks import pool_rows
+from recsys.ranking.history_attention import HistoryTower
 from recsys.ranking.sampling_correction import serving_shift
 from recsys.ranking.tower import TowerConfig, check_table, import_weights, log_odds
 from recsys.table.table import EmbeddingTable
 
 Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-
-
-def pool_rows(rows_TD: Floats, lengths_NF: Lengths, is_mean_F: Mask) -> Tensor:
-    """Pooled rows, (N, F * D): the sum of each bag's rows, or their mean; an empty bag is zeros.
-
-    Rows come item by item and feature by feature, as RaggedKeys holds their keys.
-    """
-    rows = torch.from_numpy(rows_TD)
-    if len(rows_TD) == lengths_NF.size and (lengths_NF == 1).all():
-        return rows.view(len(lengths_NF), -1)
-    bag_T = torch.from_numpy(np.repeat(np.arange(lengths_NF.size), lengths_NF.ravel()))
-    bags_LD = rows.new_zeros(lengths_NF.size, rows_TD.shape[1]).index_add_(0, bag_T, rows)
-    divisor_NF = np.where(is_mean_F, np.maximum(lengths_NF, 1), 1).astype(np.float32)
-    bags_LD /= torch.from_numpy(divisor_NF.reshape(-1, 1))
-    return bags_LD.view(len(lengths_NF), -1)
 
 
 class RankingScorer:
@@ -87,9 +72,10 @@ class RankingScorer:
         if not len(batch):
             return np.empty((0, self._config.n_tasks), np.float32)
         tower = self._tower
+        pool = tower.pool if isinstance(tower, HistoryTower) else pool_rows
         rows_TD = self._table.lookup(batch.keys_T)
         with torch.inference_mode():
-            pooled_NW = pool_rows(rows_TD, batch.lengths_NF, self._is_mean_F)
+            pooled_NW = pool(torch.from_numpy(rows_TD), batch.lengths_NF, self._is_mean_F)
             logit_NL = log_odds(tower, self._config, pooled_NW, batch)
             p_NL: Floats = torch.sigmoid(logit_NL + self._shift if self._shift else logit_NL).numpy()
         return p_NL

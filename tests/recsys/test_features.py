@@ -131,6 +131,48 @@ def test_two_features_may_not_share_a_number():
         FeatureSchema((feature(0, "user.id"), feature(0, "item.id")))
 
 
+VIDEO = Feature(name="video", number=3, columns=("item.id",), bits=(8,))
+
+
+def history(**changes):
+    """A history that uses the rows of ``VIDEO``, but for what is changed."""
+    settings = {"name": "seen", "number": 3, "columns": ("user.seen",), "bits": (8,), "rows_of": "video"}
+    return Feature(**(settings | changes))
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.lists(st.integers(0, 255), max_size=4)), max_size=6))
+def test_a_history_of_items_has_the_items_keys(rows):
+    videos, seen = [video for video, _ in rows], [one for _, one in rows]
+    columns = {"item.id": np.array(videos, dtype=np.int64), "user.seen": ragged(seen)}
+    keys = FeatureSchema((history(), VIDEO)).encode(columns, len(rows))
+    assert keys.keys_T.tolist() == [3 << 52 | value for video, one in rows for value in [*one, video]]
+
+
+def test_schemas_without_shared_rows_keep_their_fingerprint():
+    # As snapshots and servers already know it.
+    assert FeatureSchema((VIDEO, feature(0, "user.id"))).fingerprint == 0x7F9B256CA79AA5EE
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"rows_of": "film"},
+            r"rows_of must name a feature with rows of its own, one of \['video'\]; got 'film'",
+        ),
+        ({"rows_of": "seen"}, "rows_of must name a feature with rows of its own"),
+        ({"number": 4}, r"want number 3 and widths \(8,\)"),
+        ({"bits": (9,)}, r"want number 3 and widths \(8,\)"),
+        ({"rows_of": None}, "share a number"),
+        ({"name": "video"}, "share a name"),
+    ],
+    ids=str,
+)
+def test_a_history_whose_keys_would_not_be_the_items_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        FeatureSchema((VIDEO, history(**changes)))
+
+
 def test_an_absent_column_is_named():
     with pytest.raises(ConfigError, match=r"needs column 'item\.id'"):
         FeatureSchema((feature(0, "item.id"),)).encode({"user.id": np.array([1])}, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ CHAMPION = "champion"
 MODEL_TAG = "headrace.model"
 SNAPSHOT_TAG = "headrace.snapshot"
 METRIC_TAG = "headrace.metric."
+
+MOST_METRICS = 1000
+"""That MLflow takes at once."""
 
 T = TypeVar("T")
 
@@ -58,7 +61,8 @@ class RunLog:
         now_ms = int(time.time() * 1000)
         points = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
         with _one_error("the run's metrics"):
-            self._client.log_batch(self.run_id, metrics=points)
+            for begin in range(0, len(points), MOST_METRICS):
+                self._client.log_batch(self.run_id, metrics=points[begin : begin + MOST_METRICS])
 
     def log_snapshot(self, path: Path, manifest: Manifest) -> None:
         """Record where a snapshot is and its manifest. Only ``ModelRegistry.register`` keeps its rows."""
@@ -66,6 +70,12 @@ class RunLog:
             self._client.log_artifact(self.run_id, str(path / MANIFEST), f"snapshots/{path.name}")
             tags = [RunTag(MODEL_TAG, manifest.model), RunTag(SNAPSHOT_TAG, str(path.absolute()))]
             self._client.log_batch(self.run_id, tags=tags)
+
+    def log_files(self, paths: Iterable[Path], folder: str) -> None:
+        """Keep copies of files as the run's artifacts, under ``folder`` there."""
+        with _one_error("the run's files"):
+            for path in paths:
+                self._client.log_artifact(self.run_id, str(path), folder)
 
     def finish(self, *, failed: bool = False) -> None:
         """End the run as finished or failed."""

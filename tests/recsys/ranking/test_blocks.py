@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from recsys.errors import ShapeError
-from recsys.ranking.blocks import cross, fm_logit, linear, mlp, split_pooled
+from recsys.ranking.blocks import cross, fm_logit, linear, mlp, pool_rows, split_pooled
 
 # Eighths of small integers add up exactly in float32, so that the order of summing does not matter.
 EIGHTHS = st.integers(-16, 16).map(lambda i: i / 8)
@@ -45,6 +45,20 @@ def test_the_wide_column_of_each_feature_is_split_from_its_vector():
 def test_pooled_rows_that_do_not_hold_every_feature_are_refused(shape):
     with pytest.raises(ShapeError, match="pooled rows"):
         split_pooled(torch.zeros(shape), n_features=2)
+
+
+def test_bags_are_summed_or_averaged_and_an_empty_one_is_zeros():
+    rows_TD = torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    lengths_BF = np.array([[2, 0], [0, 2]], np.uint8)
+    pooled = pool_rows(rows_TD, lengths_BF, np.array([False, True]))
+    assert pooled.tolist() == [[4, 6, 0, 0], [0, 0, 6, 7]]
+
+
+def test_single_keys_whose_count_equals_the_bags_are_told_from_uneven_bags():
+    rows_TD = torch.tensor([[1.0], [2.0]])
+    both = [np.array([[1, 1]], np.uint8), np.array([[2, 0]], np.uint8)]
+    got = [pool_rows(rows_TD, lengths_BF, np.zeros(2, bool)).tolist() for lengths_BF in both]
+    assert got == [[[1, 2]], [[3, 0]]]
 
 
 def test_an_mlp_is_relu_after_each_linear_layer():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError, ShapeError, SnapshotError
 from recsys.features import RaggedKeys
 from recsys.ranking.learner import RankingLearner
-from recsys.ranking.scorer import RankingScorer, pool_rows
+from recsys.ranking.scorer import RankingScorer
 
 ROUNDING = 1e-6
 
@@ -36,20 +36,6 @@ def test_scores_equal_the_learners_predictions(problem, seed, n_rows, which):
     score_N = scorer_of(problem, learner, which).score(batch)
     assert score_N.dtype == np.float32
     np.testing.assert_allclose(score_N, learner.predict(batch), atol=ROUNDING)
-
-
-def test_bags_are_summed_or_averaged_and_an_empty_one_is_zeros():
-    rows_TD = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.float32)
-    lengths_NF = np.array([[2, 0], [0, 2]], np.uint8)
-    pooled = pool_rows(rows_TD, lengths_NF, np.array([False, True]))
-    assert pooled.tolist() == [[4, 6, 0, 0], [0, 0, 6, 7]]
-
-
-def test_single_keys_whose_count_equals_the_bags_are_told_from_uneven_bags():
-    rows_TD = np.array([[1.0], [2.0]], np.float32)
-    both = [np.array([[1, 1]], np.uint8), np.array([[2, 0]], np.uint8)]
-    got = [pool_rows(rows_TD, lengths_NF, np.zeros(2, bool)).tolist() for lengths_NF in both]
-    assert got == [[[1, 2]], [[3, 0]]]
 
 
 def test_rows_learned_later_are_scored_without_a_new_scorer(problem):
