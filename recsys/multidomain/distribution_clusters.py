@@ -98,7 +98,7 @@ class DistributionClusters(nn.Module):
         config = self._config
         if config.update != "cosine":
             return updates.similarity_BK(e_BD, self.centres_KD)
-        return updates.similarity_BK(updates.unit(e_BD - self.mean_D), self.centres_KD, config.temperature)
+        return updates.similarity_BK(self._centred(e_BD), self.centres_KD, config.temperature)
 
     def route(self, e_BD: Tensor) -> Tensor:
         """Cluster of each row, int64 (B,): the one that it is most like."""
@@ -183,9 +183,10 @@ class DistributionClusters(nn.Module):
             return updates.swr(rows_BD, now_KD, rounds=config.rounds, memory=config.memory, sums=sums)
         if config.update == "adl":
             return updates.adl(rows_BD, now_KD, memory=config.memory, sums=sums)
-        x_BD, moves = updates.unit(rows_BD - self.mean_D), int(self.learning_moves)
+        moves = int(self.learning_moves)
         if moves < config.warm_up_moves:
             return now_KD
+        x_BD = self._centred(rows_BD)
         if moves == config.warm_up_moves:
             all_BD = self._all_rows(x_BD)
             return updates.k_means(all_BD, updates.farthest_first(all_BD, config.clusters), rounds=10)
@@ -212,13 +213,19 @@ class DistributionClusters(nn.Module):
         idle = torch.nonzero(self.learning_low_K >= config.reseed_after).flatten().tolist()
         if config.update != "cosine" or not idle:
             return
-        x_BD = self._all_rows(updates.unit(rows_BD - self.mean_D))
+        x_BD = self._all_rows(self._centred(rows_BD))
         kept = [k for k in range(config.clusters) if k not in idle]
         nearest_B = (x_BD @ self.centres_KD[kept].T).amax(dim=1)
         for k in idle:
             self.centres_KD[k] = x_BD[int(nearest_B.argmin())]
             nearest_B = torch.maximum(nearest_B, x_BD @ self.centres_KD[k])
         self.learning_low_K[idle] = 0.0
+
+    def _centred(self, rows_BD: Tensor) -> Tensor:
+        """Rows without the mean, at length 1; a row of zeros stays one."""
+        x_BD = rows_BD - self.mean_D
+        # In place: at such a size the memory of a further copy costs more than the division.
+        return x_BD.div_(torch.linalg.vector_norm(x_BD, dim=1, keepdim=True).clamp_min_(1e-12))
 
     def _sums(self, x_BD: Tensor, r_BK: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sums over the rows of all ranks."""
