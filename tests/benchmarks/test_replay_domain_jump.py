@@ -29,7 +29,7 @@ def test_on_kuairand_the_two_tabs_change_places_half_way_and_the_probe_is_of_bot
     data = kuairand_jump(recsys_data, (4, 6))
 
     def tabs(rows):
-        starts = rows.keys.offsets[:-1] + rows.keys.lengths_NF[:, :2].sum(axis=1)
+        starts = rows.keys.offsets[:-1] + rows.keys.lengths_NF[:, :2].sum(axis=1, dtype=np.int64)
         return (rows.keys.keys_T[starts] & np.uint64((1 << 52) - 1)).astype(int) - 1
 
     jumped, always = tabs(data.jumped), tabs(data.always)
