@@ -70,6 +70,7 @@ def multidomain_checks() -> list[Check]:
         check_the_same_rows_give_the_same_bits_in_evaluation,
         check_neither_order_nor_neighbours_change_a_row_s_output,
         check_an_unknown_domain_is_answered,
+        check_a_net_that_reads_no_domain_gives_the_same_in_any,
         check_one_row_can_be_learned,
         check_a_domain_without_rows_does_no_harm,
         check_it_has_as_many_outputs_as_asked_for,
@@ -133,6 +134,12 @@ def check_an_unknown_domain_is_answered(config: DomainNetConfig) -> None:
     unknown_B = torch.full((8,), N_DOMAINS - 1)
     for net in (built(config), trained(config)):
         assert torch.isfinite(_outputs(net.eval(), vector_BFV, unknown_B)).all()
+
+
+def check_a_net_that_reads_no_domain_gives_the_same_in_any(config: DomainNetConfig) -> None:
+    net, (vector_BFV, domain_B) = trained(config).eval(), rows(64, seed=7)
+    own, others = (_outputs(net, vector_BFV, (domain_B + shift) % N_DOMAINS) for shift in (0, 1))
+    assert torch.equal(own, others) is not net.reads_domain
 
 
 def check_one_row_can_be_learned(config: DomainNetConfig) -> None:

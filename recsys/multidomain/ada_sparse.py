@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class AdaSparse(DomainNet):
     """An MLP whose layers' inputs are gated by domain and row."""
 
     steps: Tensor
+
+    reads_domain: ClassVar[bool] = False
 
     def __init__(self, config: AdaSparseConfig, shape: NetShape, generator: torch.Generator) -> None:
         super().__init__()

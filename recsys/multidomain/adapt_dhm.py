@@ -13,6 +13,7 @@ Prediction", arXiv:2211.12105; deviations are listed in docs/papers/adaptdhm.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class AdaptDHMConfig:
 
 class AdaptDHM(DomainNet):
     """Each row through the network of the cluster that its vectors point to."""
+
+    reads_domain: ClassVar[bool] = False
 
     def __init__(self, config: AdaptDHMConfig, shape: NetShape, generator: torch.Generator) -> None:
         super().__init__()

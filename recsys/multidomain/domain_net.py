@@ -55,6 +55,9 @@ class DomainNet(nn.Module):
     trains_as_it_serves: ClassVar[bool] = True
     """Whether a forward pass in training gives what evaluation gives."""
 
+    reads_domain: ClassVar[bool] = True
+    """Whether outputs depend on the domains that are given; a domain's own vector is a feature."""
+
     def forward(self, vector_BFV: Tensor, domain_B: Tensor) -> Tensor:
         """Outputs, (B, O), without an activation; ``domain_B`` holds int64 in 0 to N - 1."""
         raise NotImplementedError

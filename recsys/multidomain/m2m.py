@@ -21,6 +21,7 @@ Modeling", WSDM 2022, arXiv:2201.06814.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +129,8 @@ class MetaUnit(nn.Module):
 
 class M2M(DomainNet):
     """Each row through all experts, their mixture for each task, and that task's tower."""
+
+    reads_domain: ClassVar[bool] = False
 
     def __init__(self, config: M2MConfig, shape: NetShape, generator: torch.Generator) -> None:
         super().__init__()

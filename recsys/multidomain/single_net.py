@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class SingleNetConfig:
 
 class SingleNet(DomainNet):
     """An MLP over all vectors side by side."""
+
+    reads_domain: ClassVar[bool] = False
 
     def __init__(self, config: SingleNetConfig, shape: NetShape, generator: torch.Generator) -> None:
         super().__init__()

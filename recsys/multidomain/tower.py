@@ -71,6 +71,11 @@ class MultiDomainTower(Tower):
         """Whether the net's forward pass in training gives what evaluation gives."""
         return self.net.trains_as_it_serves
 
+    @property
+    def reads_domain(self) -> bool:
+        """Whether the net's outputs depend on the domains that are given."""
+        return self.net.reads_domain
+
     def forward(self, pooled_BW: Tensor, domain_B: Tensor) -> Tensor:
         """Log-odds, (B, L). Raises ShapeError for rows of another width."""
         shape, n_tasks = self._shape, self._n_tasks

@@ -21,6 +21,9 @@ from recsys.errors import ConfigError
 
 Floats = NDArray[np.float32]
 
+_BLOCK = 1 << 14
+"""Weights of one pass over the formula: what it touches stays in the core's own cache."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamConfig:
@@ -67,6 +70,7 @@ class FlatAdam:
         self._weight_P: Floats = weight_P.numpy()
         self._gradient_P: Floats = gradient_P.numpy()
         self._first_P, self._second_P = np.zeros_like(self._weight_P), np.zeros_like(self._weight_P)
+        self._scratch = np.empty((2, min(_BLOCK, len(self._weight_P))), np.float32)
         self.steps = 0
 
     def zero_grad(self) -> None:
@@ -75,14 +79,28 @@ class FlatAdam:
 
     def step(self, n_examples: int) -> None:
         """One step along the mean gradient; the buffer holds the sum over ``n_examples``."""
-        config, self.steps = self._config, self.steps + 1
-        mean_P = self._gradient_P * np.float32(1.0 / n_examples)
-        self._first_P += np.float32(1.0 - config.first_decay) * (mean_P - self._first_P)
-        self._second_P += np.float32(1.0 - config.second_decay) * (np.square(mean_P) - self._second_P)
-        rate = config.learning_rate / (1.0 - config.first_decay**self.steps)
+        self.steps += 1
+        for start in range(0, len(self._weight_P), _BLOCK):
+            self._step_part(slice(start, start + _BLOCK), n_examples)
+
+    def _step_part(self, part: slice, n_examples: int) -> None:
+        config = self._config
+        first_P, second_P, weight_P = self._first_P[part], self._second_P[part], self._weight_P[part]
+        one_P, other_P = (scratch[: len(weight_P)] for scratch in self._scratch)
+        mean_P = np.multiply(self._gradient_P[part], np.float32(1.0 / n_examples), out=one_P)
+        change_P = np.subtract(mean_P, first_P, out=other_P)
+        change_P *= np.float32(1.0 - config.first_decay)
+        first_P += change_P
+        change_P = np.subtract(np.square(mean_P, out=one_P), second_P, out=one_P)
+        change_P *= np.float32(1.0 - config.second_decay)
+        second_P += change_P
         spread = 1.0 / (1.0 - config.second_decay**self.steps)
-        root_P = np.sqrt(self._second_P * np.float32(spread)) + np.float32(config.epsilon)
-        self._weight_P -= np.float32(rate) * self._first_P / root_P
+        root_P = np.sqrt(np.multiply(second_P, np.float32(spread), out=one_P), out=one_P)
+        root_P += np.float32(config.epsilon)
+        rate = config.learning_rate / (1.0 - config.first_decay**self.steps)
+        step_P = np.multiply(first_P, np.float32(rate), out=other_P)
+        step_P /= root_P
+        weight_P -= step_P
 
     def moments(self) -> Iterator[tuple[str, Floats, Floats]]:
         """(name, first, second) of each parameter; the arrays are views and may be written."""

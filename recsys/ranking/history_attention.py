@@ -185,6 +185,11 @@ class HistoryTower(Tower):
         """Whether the ranker's forward pass in training gives what evaluation gives."""
         return self.ranker.trains_as_it_serves
 
+    @property
+    def reads_domain(self) -> bool:
+        """Whether the ranker's outputs depend on the domains that are given."""
+        return self.ranker.reads_domain
+
     def adapt(self) -> None:
         """Fold in what the ranker noted in the last training pass."""
         self.ranker.adapt()

@@ -42,6 +42,11 @@ class Tower(nn.Module):
         """Whether a forward pass in training gives what evaluation gives."""
         return True
 
+    @property
+    def reads_domain(self) -> bool:
+        """Whether outputs depend on the domains that are given; else they need not be looked up."""
+        return True
+
     def adapt(self) -> None:
         """Fold in what the last forward pass in training noted, if it has not been yet."""
 
@@ -109,7 +114,11 @@ def check_table(config: TowerConfig, spec: TableSpec, n_pooled: int) -> None:
 def log_odds(tower: Tower, config: TowerConfig, pooled_BW: Tensor, batch: RaggedKeys) -> Tensor:
     """Log-odds of each task, (B, L), from a batch's keys and their pooled rows."""
     domains = config.domains
-    given = (pooled_BW,) if domains is None else (pooled_BW, torch.from_numpy(domains.of(batch)))
+    if domains is None:
+        given: tuple[Tensor, ...] = (pooled_BW,)
+    else:
+        domain_B = domains.of(batch) if tower.reads_domain else np.zeros(len(batch), np.int64)
+        given = (pooled_BW, torch.from_numpy(domain_B))
     logit: Tensor = tower(*given)
     return logit.view(len(batch), config.n_tasks)
 
