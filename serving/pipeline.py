@@ -27,6 +27,8 @@ class RankLimits:
 
     domains: tuple[str, ...]
     """Known domains; the first is meant where a request names none."""
+    is_open: bool = False
+    """Whether a request may name another domain too, which is then one that no model has seen."""
     context: frozenset[str] = frozenset()
     """Names of context numbers that the recipe's features read."""
     max_candidates: int = 1000
@@ -68,7 +70,7 @@ def checked(query: RankQuery, limits: RankLimits) -> RankQuery:
     if len(np.unique(query.item_ids_N)) != n:
         raise InvalidRequest("item_ids names an item twice; send each candidate once")
     domain = query.domain or limits.domains[0]
-    if domain not in limits.domains:
+    if domain not in limits.domains and not limits.is_open:
         raise InvalidRequest(f"domain {domain!r} is unknown; use one of {', '.join(limits.domains)}")
     for name, value in query.context.items():
         if name not in limits.context:

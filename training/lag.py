@@ -68,7 +68,7 @@ def next_share(share: float, before: Lag, now: Lag, config: LagConfig) -> float:
 
 
 def thinned(batch: ExampleBatch, share: float, seed: int) -> ExampleBatch:
-    """The batch without all but a share of the negatives of its first label, sample rates multiplied by it.
+    """The batch without all but a share of the rows that state nothing but 0, sample rates multiplied by it.
 
     The draw is one per (request, item): a row that takes a negative back stays where that negative does,
     as long as the share is the same. It is independent of the joiner's draw among the same negatives.
@@ -78,6 +78,7 @@ def thinned(batch: ExampleBatch, share: float, seed: int) -> ExampleBatch:
     hash_B = np.array([request_hash(name) for name in batch.request_id_B], np.uint64)
     # The joiner draws from the same keys with its seed mixed once: mixed twice, the same seed is another.
     draw_B = mix64_each(item_keys(hash_B, batch.item_id_B) ^ np.uint64(mix64(mix64(seed))))
-    is_kept_B: Mask = (batch.label_B != 0) | (draw_B < np.uint64(int(share * _ALL)))
+    says_yes_B = (np.nan_to_num(batch.label_BL) != 0).any(axis=1)
+    is_kept_B: Mask = says_yes_B | (draw_B < np.uint64(int(share * _ALL)))
     kept = batch.take(np.flatnonzero(is_kept_B))
     return dataclasses.replace(kept, sample_rate_BL=kept.sample_rate_BL * np.float32(share))

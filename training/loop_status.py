@@ -17,7 +17,9 @@ class LoopStatus:
     """How far the loop has come; read by observers, written by the loop alone."""
 
     examples: int = 0
-    """Learned since the model began."""
+    """Learned since the model began: rows of the log. A showing with several labels may have several."""
+    showings: int = 0
+    """Showings that these stand for, by their first label: a negative taken back counts against itself."""
     as_of_ms: int = 0
     """Event time of the newest example learned."""
     watermark_ms: int = 0

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
@@ -60,8 +62,10 @@ class LoopConfig:
     sweep_every_s: int = 3_600
     """Event time between two looks for expired rows, each at the whole table; > 0. Part of the model: which
     rows are gone must follow from the log, not from where a sweep stood when a trainer was killed."""
-    snapshot_at_examples: int = 0
-    """Also save, once, when this many examples are learned; 0 is never."""
+    snapshot_at: int = 0
+    """Also save, once, when this many showings are learned; 0 is never."""
+    label_names: tuple[str, ...] = ()
+    """The labels that are learned, in their order: examples must begin with them. Empty: any."""
     poll_timeout_s: float = 0.1
     """How long to wait for examples; bounds how late a due seal can be."""
 
@@ -107,6 +111,7 @@ class OnlineLoop:
                 "use the recipe that it was made with"
             )
         self.status.examples = manifest.examples
+        self.status.showings = round(self.metrics.total.metrics()["examples"])
         self.status.as_of_ms = manifest.as_of_ms
         self.status.marks = dict(manifest.marks)
         self.status.offsets = dict(manifest.source_offsets)
@@ -121,7 +126,7 @@ class OnlineLoop:
         try:
             self._save(self._clock_ms(), full=True)
             while not self._stopping:
-                before = self.status.examples
+                before = self.status.showings
                 self.poll_once()
                 now_ms = self._clock_ms()
                 if now_ms - self._lag_ms >= self._config.lag_period_ms:
@@ -137,7 +142,7 @@ class OnlineLoop:
             self._checkpoints.close()
 
     def _passes_mark(self, before: int) -> bool:
-        return before < self._config.snapshot_at_examples <= self.status.examples
+        return before < self._config.snapshot_at <= self.status.showings
 
     def poll_once(self) -> int:
         """Learn from what one poll brings; how many examples that was. A log out of reach brings nothing."""
@@ -192,6 +197,12 @@ class OnlineLoop:
                 f"examples have feature schema {batch.schema_fingerprint:016x}, recipe "
                 f"{self._config.recipe!r} wants {self._config.schema_fingerprint:016x}; join with this recipe"
             )
+        wanted = self._config.label_names
+        if batch.label_names[: len(wanted)] != wanted:
+            raise LayoutMismatch(
+                f"examples have labels {', '.join(batch.label_names)}, recipe {self._config.recipe!r} "
+                f"wants {', '.join(wanted)}; join with this recipe"
+            )
 
     def _learn_message(self, message: ExampleMessage) -> None:
         batch, status = message.batch, self.status
@@ -207,6 +218,7 @@ class OnlineLoop:
             self.metrics.add(predicted_B, learned.label_B, newest_ms, stated=statements_of(learned))
             status.as_of_ms = max(status.as_of_ms, newest_ms)
             status.examples += len(batch)
+            status.showings += round(float(batch.weight_B[~np.isnan(batch.label_B)].sum()))
         status.watermark_ms = max(status.watermark_ms, message.watermark_ms)
         status.sent_at_ms = max(status.sent_at_ms, message.sent_at_ms)
 

@@ -85,7 +85,7 @@ def integers(values: pa.ChunkedArray, *, null: int = 0) -> Ids:
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         return np.asarray(pc.cast(pc.fill_null(values, null), pa.int64(), safe=False))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OverflowError) as error:
         raise DatasetLayoutError(f"want a column of numbers, got {values.type}: {error}") from error
 
 
@@ -123,6 +123,19 @@ def list_codes(lists: Sequence[Sequence[str]]) -> Ragged:
     kept = [list(dict.fromkeys(text for text in listed if text)) for listed in lists]
     lengths_N = np.array([len(listed) for listed in kept], dtype=np.int64)
     return Ragged(codes(text for listed in kept for text in listed), lengths_N)
+
+
+def list_numbers(lists: Sequence[Sequence[str]]) -> Ragged:
+    """1 + the number that each text in the lists is, whatever else the column holds; repeats are left out.
+
+    Raises DatasetLayoutError for a text that is no number from 0 on.
+    """
+    kept = [list(dict.fromkeys(listed)) for listed in lists]
+    bad = next((text for listed in kept for text in listed if not text.isdecimal()), None)
+    if bad is not None:
+        raise DatasetLayoutError(f"want lists of numbers from 0 on, got {bad!r} in one")
+    lengths_N = np.array([len(listed) for listed in kept], dtype=np.int64)
+    return Ragged(np.array([1 + int(text) for listed in kept for text in listed], np.int64), lengths_N)
 
 
 def first_of(lists: Ragged) -> Ids:

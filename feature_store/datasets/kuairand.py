@@ -40,7 +40,7 @@ from feature_store.datasets.columns import (
     flags,
     integers,
     last_of_each,
-    list_codes,
+    list_numbers,
     read_table,
     shifted,
     texts,
@@ -159,7 +159,7 @@ def _items(table: pa.Table) -> EntityColumns:
     """Basic columns of the videos."""
     width_N, height_N = integers(column(table, "server_width")), integers(column(table, "server_height"))
     seconds_N = integers(column(table, "video_duration")) / 1_000
-    tags = list_codes([_split_tags(text) for text in texts(column(table, "tag"))])
+    tags = list_numbers([_split_tags(text) for text in texts(column(table, "tag"))])
     uploaded = pc.cast(pc.cast(pc.cast(column(table, "upload_dt"), pa.string()), pa.date32()), pa.int32())
     columns: dict[str, Column] = {
         "author": dense(integers(column(table, "author_id"), null=-1) + 1),

@@ -135,6 +135,7 @@ def _show(report: Report, console: Console) -> None:
         table = Table("criterion", "wanted", "measured", "")
         for one in report.figures:
             verdict = "[green]holds" if one.holds else "[red]does not hold"
+            verdict += f"[/], but {one.note}" if one.note else ""
             table.add_row(one.name, one.bar, f"{one.value:.4f}", verdict)
         console.print(table)
         if not report.is_full:

@@ -29,6 +29,17 @@ MetricsPort = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every change of state to stderr.")]
 
 
+def refuse_options(context: typer.Context) -> None:
+    """Refuse options that stand before a verb of a verb: nobody would read them."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                f"it stands before {context.invoked_subcommand!r}; put it behind",
+                param_hint=f"--{name.replace('_', '-')}",
+            )
+
+
 def collect_rarely() -> None:
     """Tell Python's collector that this process makes many objects and hardly a cycle among them.
 

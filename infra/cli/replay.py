@@ -60,7 +60,7 @@ def replay(
     config = PlayConfig(rows_per_s=rate, max_in_flight=max_in_flight, keep_times=keep_times)
 
     def learned() -> float:
-        return read_metrics(learned_by).get("training_examples_total", 0.0)
+        return read_metrics(learned_by).get("training_showings_total", 0.0)
 
     player = Player(config, sink, clock_ms=now_ms, learned=learned)
     offer(registry, "streaming_replay_rows_total", "Rows sent", lambda: player.rows)

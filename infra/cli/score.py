@@ -32,12 +32,12 @@ def score(
 
     from infra.telemetry import configure_logging
     from infra.wiring.batch import newest_batch_model, score_file
-    from infra.wiring.recipes import current_settings, load_dataset, load_recipe
+    from infra.wiring.recipes import current_settings, load_dataset, load_recipe, readable_recipes
     from recsys.snapshots import read_manifest
 
     configure_logging(verbose=verbose)
     settings = current_settings(state_dir=state_dir)
-    path = model or newest_batch_model(settings.state_dir)
+    path = model or newest_batch_model(settings.state_dir, readable_recipes())
     recipe = load_recipe(read_manifest(path).recipe)
     with Console(stderr=True).status(f"scoring {file} with {path.name} of {recipe.name}"):
         dataset = load_dataset(recipe, settings, data_dir)

@@ -17,6 +17,7 @@ from infra.cli.options import (
     Verbose,
     collect_rarely,
     on_termination,
+    refuse_options,
 )
 
 app = typer.Typer(invoke_without_command=True)
@@ -46,9 +47,7 @@ def train(
         Literal["catch_up", "thin"],
         typer.Option(help="When behind: catch_up learns all, later; thin learns fewer negatives."),
     ] = "catch_up",
-    snapshot_at: Annotated[
-        int, typer.Option(help="Also save when this many examples are learned.", min=0)
-    ] = 0,
+    snapshot_at: Annotated[int, typer.Option(help="Also save when so many showings are learned.", min=0)] = 0,
     track: Annotated[bool, typer.Option(help="Record the run and its snapshots in MLflow.")] = False,
     metrics_port: MetricsPort = 0,
     verbose: Verbose = False,
@@ -58,6 +57,7 @@ def train(
     A stopped or killed trainer goes on from its newest snapshot and ends where it would have ended.
     """
     if context.invoked_subcommand is not None:
+        refuse_options(context)
         return
     from infra.telemetry import configure_logging
     from infra.wiring.recipes import current_settings, load_recipe
@@ -112,7 +112,7 @@ def batch(
     from rich.progress import Progress
 
     from infra.telemetry import configure_logging
-    from infra.wiring.batch import batch_folder, examples_until, train_batch
+    from infra.wiring.batch import KEPT, batch_folder, examples_until, train_batch
     from infra.wiring.recipes import current_settings, load_dataset, load_recipe
     from infra.wiring.registration import register_snapshot
 
@@ -124,7 +124,13 @@ def batch(
         bar.remove_task(reading)
         learning = bar.add_task("learning", total=len(examples))
         folder = out or batch_folder(settings.state_dir, chosen.name)
-        result = train_batch(chosen, examples, folder, progress=lambda n: bar.advance(learning, n))
+        result = train_batch(
+            chosen,
+            examples,
+            folder,
+            keep=KEPT if out is None else None,
+            progress=lambda n: bar.advance(learning, n),
+        )
     shown = ", ".join(f"{name} {result.metrics[name]:.4f}" for name in ("auc", "log_loss", "calibration"))
     label = chosen.join.rules.label_names[0]
     typer.echo(f"{result.examples} examples; {label}, each before it was learned: {shown}")

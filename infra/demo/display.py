@@ -45,7 +45,7 @@ class View:
     ) -> RenderableType:
         """One frame from the newest metrics of the processes, by process name."""
         training = metrics["train"]
-        learned = training.get("training_examples_total", 0.0)
+        learned = training.get("training_showings_total", 0.0)
         if now_s - self._at_s >= 1.0:
             self.rates.append((learned - self._learned) / (now_s - self._at_s) if self._at_s else 0.0)
             self.aucs.append(training.get("training_progressive{metric=auc}", float("nan")))

@@ -228,8 +228,8 @@ class Demo:
         return final
 
     def _half(self, folder: Path) -> Path:
-        """The snapshot taken when half of the examples were learned."""
-        learned = {path: read_manifest(path).examples for path in snapshots(folder)}
+        """The snapshot taken when half of the showings were learned."""
+        learned = {path: _showings(path) for path in snapshots(folder)}
         late = {path: count for path, count in learned.items() if count >= self.config.events // 2}
         return min(late, key=lambda path: late[path])
 
@@ -247,6 +247,11 @@ class Demo:
     def _stage_share(self) -> dict[str, float]:
         total = sum(self.cpu_s.values())
         return {STAGES.get(name, name): round(seconds / total, 4) for name, seconds in self.cpu_s.items()}
+
+
+def _showings(snapshot: Path) -> float:
+    """How many showings its metrics have counted."""
+    return tally_of(read_metrics(snapshot, read_manifest(snapshot)), "total").metrics()["examples"]
 
 
 def percentiles(values_ms: ArrayLike) -> dict[str, float]:

@@ -40,6 +40,8 @@ class Arm:
     """Not a model that one would use: it shows where a gain comes from."""
     needs_users: bool = False
     """Its first two features must be user and item."""
+    hides_domain: bool = False
+    """It is told nothing of the domain, so no other feature may tell it."""
 
 
 def _adapt(**settings: Any) -> Make:
@@ -86,7 +88,9 @@ MODELS: dict[str, Arm] = {
     "m2m": Arm(lambda hidden, scale: M2MConfig(expert_dim=scaled(16, scale), feed_forward=scaled(32, scale))),
     "adapt_dhm": Arm(_adapt()),
     "adapt_dhm_soft": Arm(lambda hidden, _: AdaptDHMConfig(hidden=hidden, soft=True)),
-    "adapt_dhm_label_free": Arm(lambda hidden, _: AdaptDHMConfig(hidden=hidden, label_free=True)),
+    "adapt_dhm_label_free": Arm(
+        lambda hidden, _: AdaptDHMConfig(hidden=hidden, label_free=True), hides_domain=True
+    ),
     "adapt_dhm_paper": Arm(_adapt(update="paper", rounds=3)),
     "adapt_dhm_swr": Arm(_adapt(update="swr", rounds=3)),
     "adapt_dhm_adl": Arm(_adapt(update="adl")),

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from infra.multidomain.arms import ARMS, MODELS, SWEPT
@@ -114,6 +115,8 @@ def models_for(data: Comparison, config: CompareConfig) -> list[str]:
                 "leave one of them out"
             )
         chosen = [name for name in chosen if name not in personal]
+    if data.crosses_domain and config.models is None:
+        chosen = [name for name in chosen if not ARMS[name].hides_domain]
     if config.has_sweeps and data.name == SWEPT_DATA:
         chosen += ["adapt_dhm", "one_cluster", "adapt_dhm_label_free", *SWEPT]
     return list(dict.fromkeys(chosen))
@@ -125,6 +128,8 @@ def _tasks(source: DataSource, config: CompareConfig, folder: Path) -> Iterator[
         model = contender(name, data.tower, data.hidden, at_equal_cost=data.at_equal_cost)
         setup = {
             "data": data.title,
+            "rows": len(data.rows),
+            "keys": int(np.bitwise_xor.reduce(data.rows.keys.keys_T)),
             "init": data.init,
             "model": repr(model.config),
             "training": asdict(config.training),

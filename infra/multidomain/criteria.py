@@ -11,6 +11,7 @@ from infra.multidomain.summary import OURS, DataSummary, ModelSummary
 LEADS: dict[str, tuple[tuple[str, str, float], ...]] = {
     "syn2": (
         ("auc", "star", 0.004),
+        ("auc", "by_domain", 0.004),
         ("auc", "one_cluster", 0.004),
         ("auc", "random_routing", 0.015),
         ("auc", "single", 0.0),
@@ -26,6 +27,7 @@ REAL_LEADS = (
     ("mean_domain_auc", "shared_bottom", 0.0),
     ("mean_domain_auc", "mmoe", 0.0),
     ("mean_domain_auc", "star", -0.001),
+    ("mean_domain_auc", "by_domain", -0.001),
     ("mean_domain_auc", "ple", -0.001),
 )
 LEADS |= {"kuairand": REAL_LEADS, "movielens": REAL_LEADS}

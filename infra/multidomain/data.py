@@ -64,6 +64,8 @@ class Comparison:
     """Sizes and domains; the net of the plainest model."""
     hidden: tuple[int, ...]
     """Of that net: what sets the cost of a row."""
+    crosses_domain: bool = False
+    """Whether other features than its own tell the domain."""
     init: float
     """Standard deviation of a new vector's columns."""
     at_equal_cost: bool
@@ -122,6 +124,7 @@ def _kuairand(settings: Settings, folder: Path | None) -> Comparison:
     known = {str(tab) for tab in KUAIRAND_TABS}
     return Comparison(
         name="kuairand",
+        crosses_domain=True,
         title="KuaiRand-Pure, is_click, tabs as domains, the last two days as test",
         rows=_labelled(batch),
         domain_N=np.array([tab if tab in known else "other" for tab in batch.domain_B]),

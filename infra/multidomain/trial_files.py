@@ -28,12 +28,13 @@ class TrialFiles:
         """The trial there; None where there is none or it was run with another setup."""
         try:
             kept = json.loads(path.read_text())
-        except FileNotFoundError:
+            if kept["setup"] != setup:
+                return None
+            values = _with_nan(kept["trial"])
+            return Trial(**values | {"cost": Cost(**values["cost"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            # Absent, broken, or of another version: it is run again.
             return None
-        if kept["setup"] != setup:
-            return None
-        values = _with_nan(kept["trial"])
-        return Trial(**values | {"cost": Cost(**values["cost"])})
 
     def write(self, path: Path, trial: Trial, setup: Mapping[str, Any]) -> None:
         """Keep a trial, all of it or nothing; ``setup`` is JSON that tells what it was run with."""

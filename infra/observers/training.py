@@ -46,6 +46,8 @@ class TrainingTelemetry:
         examples = Gauge("training_examples_total", "Examples learned", registry=registry)
         # Read live: a replay that must not run ahead asks for it many times a second.
         examples.set_function(lambda: self._status.examples if self._status else 0)
+        showings = Gauge("training_showings_total", "Showings that they stand for", registry=registry)
+        showings.set_function(lambda: self._status.showings if self._status else 0)
         self._rows = Gauge("training_table_rows", "Rows of the table", registry=registry)
         self._keys = Gauge("training_table_keys", "What became of keys", ["fate"], registry=registry)
         self._bytes = Gauge("training_table_bytes", "Bytes of the table", ["kind"], registry=registry)

@@ -58,6 +58,7 @@ def kuairand_multidomain() -> Recipe:
             allowed_disorder_ms=300,
         ),
         domains=TABS,
+        has_open_domains=True,
         load=load,
         rows=RowReader(read=read_kuairand_rows, columns=ROW_COLUMNS),
         micro_batch=64,

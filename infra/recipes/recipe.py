@@ -45,6 +45,8 @@ class Recipe:
     join: JoinConfig
     domains: tuple[str, ...]
     """What a request may name; the first is the default."""
+    has_open_domains: bool = False
+    """Whether it may name another one, which the model then answers as one that it has not seen."""
     load: Callable[[Path | None, Settings], Dataset]
     """(folder that the user named or None, settings) -> the data set."""
     rows: RowReader | None = None

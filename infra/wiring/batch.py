@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
@@ -69,16 +70,46 @@ def examples_until(recipe: Recipe, dataset: Dataset, last_day: date) -> ExampleB
     if not stop:
         first = datetime.fromtimestamp(int(time_N[0]) / 1000, zone).date() if len(time_N) else "nowhere"
         raise ConfigError(f"no examples until {last_day}: the log of {dataset.name} begins {first}")
-    kinds = {rule.kind: rule.at_least for rule in recipe.join.rules.labels if rule.at_least is not None}
-    return examples_of(dataset, recipe.schema, rows=slice(0, stop), at_least=kinds)
+    examples = examples_of(dataset, recipe.schema, rows=slice(0, stop), at_least=_least(recipe))
+    return labelled_as(recipe, examples)
+
+
+def _least(recipe: Recipe) -> dict[str, float]:
+    """From which value on each kind of feedback makes its label 1."""
+    rules = recipe.join.rules.labels
+    least = {rule.kind: rule.at_least for rule in rules if rule.at_least is not None}
+    if len(least) < len(rules):
+        raise ConfigError(
+            f"recipe {recipe.name!r} has labels that are values, or two of a kind; join its log"
+        )
+    return least
+
+
+def labelled_as(recipe: Recipe, examples: ExampleBatch) -> ExampleBatch:
+    """A log's examples with the recipe's labels, in its order and under its names."""
+    rules = recipe.join.rules.labels
+    places = [examples.label_names.index(rule.kind) for rule in rules]
+    return replace(
+        examples,
+        label_names=recipe.join.rules.label_names,
+        label_BL=np.ascontiguousarray(examples.label_BL[:, places]),
+        sample_rate_BL=np.ascontiguousarray(examples.sample_rate_BL[:, places]),
+    )
 
 
 def train_batch(
-    recipe: Recipe, examples: ExampleBatch, out: Path, *, progress: Callable[[int], None] = lambda _: None
+    recipe: Recipe,
+    examples: ExampleBatch,
+    out: Path,
+    *,
+    keep: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> BatchResult:
-    """Learn examples once, in time order, as the online loop would, into a snapshot in ``out``.
+    """Learn examples once, in time order, into a snapshot in ``out``, as the online loop would those that
+    leave the joiner in the same order.
 
-    ``progress`` is told how many more were learned.
+    ``progress`` is told how many more were learned. With ``keep``, that many of the newest snapshots in the
+    folder stay.
     """
     learner, metrics = build_learner(recipe), ProgressiveMetrics(_WINDOW_MS)
     status = train_on(
@@ -102,7 +133,8 @@ def train_batch(
         schema_fingerprint=recipe.schema.fingerprint,
     )
     path = write_snapshot(out, manifest, learner.table, learner.dense_state(), metrics.state())
-    drop_oldest(out, KEPT)
+    if keep is not None:
+        drop_oldest(out, keep)
     return BatchResult(snapshot=path, examples=status.examples, metrics=metrics.total.metrics())
 
 
@@ -117,9 +149,9 @@ def _pieces(
         progress(len(piece))
 
 
-def newest_batch_model(state_dir: Path) -> Path:
-    """The snapshot that was trained last, of whatever recipe. Raises ConfigError where there is none."""
-    found = [path for folder in state_dir.glob(f"*/{BATCH}") for path in snapshots(folder)]
+def newest_batch_model(state_dir: Path, recipes: Collection[str]) -> Path:
+    """The snapshot of any of these recipes that was trained last. Raises ConfigError where there is none."""
+    found = [path for recipe in recipes for path in snapshots(batch_folder(state_dir, recipe))]
     if not found:
         raise ConfigError(
             f"no model was trained in {state_dir}; run `headrace train batch` first, or name one with --model"
@@ -142,12 +174,15 @@ class FileScores:
         for label, score_N in zip(self.labels, self.score_NL.T, strict=True):
             table = table.append_column(label, pa.array(score_N))
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        if path.suffix == ".csv":
-            pa_csv.write_csv(table, unfinished)
-        else:
-            pq.write_table(table, unfinished)
-        unfinished.replace(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            if path.suffix.lower() == ".csv":
+                pa_csv.write_csv(table, unfinished)
+            else:
+                pq.write_table(table, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def score_file(recipe: Recipe, dataset: Dataset, model: Path, file: Path) -> FileScores:

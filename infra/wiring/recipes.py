@@ -36,6 +36,11 @@ def load_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
+def readable_recipes() -> list[str]:
+    """Names of the recipes that read files to be scored."""
+    return [name for name, recipe in RECIPES.items() if recipe().rows is not None]
+
+
 def current_settings(**overrides: str | Path | None) -> Settings:
     """Settings of this process's environment, with what the command line said on top."""
     said = {name: value for name, value in overrides.items() if value is not None}

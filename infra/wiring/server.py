@@ -92,7 +92,9 @@ def build_server(recipe: Recipe, settings: Settings, options: ServerOptions) -> 
         impressions_lost=lambda: impressions.lost,
     )
     service = RecommenderService(
-        ServiceConfig(limits=RankLimits(domains=recipe.domains, context=recipe.context)),
+        ServiceConfig(
+            limits=RankLimits(domains=recipe.domains, is_open=recipe.has_open_domains, context=recipe.context)
+        ),
         replica,
         DatasetFeatures(recipe.schema, dataset),
         impressions,

@@ -50,7 +50,7 @@ class TrainerOptions:
     lag: LagConfig = field(default_factory=LagConfig)
     """What happens when examples come faster than they are learned."""
     snapshot_at: int = 0
-    """Also save when so many examples are learned; 0: never."""
+    """Also save when so many showings are learned; 0: never."""
     track: bool = False
     """Record the run in MLflow."""
     metrics_port: int = 0
@@ -112,7 +112,8 @@ def build_trainer(recipe: Recipe, settings: Settings, options: TrainerOptions) -
             micro_batch=recipe.micro_batch,
             snapshots=options.snapshots,
             lag=options.lag,
-            snapshot_at_examples=options.snapshot_at,
+            snapshot_at=options.snapshot_at,
+            label_names=recipe.join.rules.label_names[: recipe.tower.n_tasks],
         ),
         source,
         learner,

@@ -96,7 +96,7 @@ def test_a_file_that_lacks_a_column_is_refused_in_one_line_and_nothing_is_writte
     pq.write_table(later_rows.drop_columns(["tab"]), file)
     said = headrace("score", "--input", file, "--output", out, state=trained, data=recsys_data)
     assert said.returncode == 2
-    assert "want the columns user_id, video_id, time_ms, tab" in said.stderr
+    assert "want the columns tab; got" in said.stderr
     assert said.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == [file]
 
@@ -122,9 +122,9 @@ def test_a_day_is_learned_to_its_end_by_the_log_s_own_clock_and_no_further(recsy
     assert examples.event_time_ms_B.max() < end_ms
     assert examples.label_names == LABELS
     with pytest.raises(
-        ConfigError, match="no examples until 2022-04-24: the log of kuairand begins 2022-04-25"
+        ConfigError, match="no examples until 2022-04-23: the log of kuairand begins 2022-04-24"
     ):
-        examples_until(recipe, dataset, date(2022, 4, 24))
+        examples_until(recipe, dataset, date(2022, 4, 23))
 
 
 def test_equal_trainings_give_equal_bits_and_models_of_their_own(recsys_data, tmp_path):

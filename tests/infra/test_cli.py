@@ -44,6 +44,7 @@ def test_each_verb_has_help(verb: str) -> None:
         (["rank", "--user", "1", "--items", "2", "--address", "127.0.0.1:1"], {}, "UNAVAILABLE"),
         (["rank", "--user", "-1", "--items", "2"], {}, "Invalid value for '--user'"),
         (["rank", "--user", "1", "--items", "2,x"], {}, "want ids from 0 to 2**64 - 1"),
+        (["train", "--keep", "2", "batch", "--train-until", "2022-05-04"], {}, "it stands before 'batch'"),
         (["train", "--moon"], {}, "No such option: --moon"),
         (["replay", "/nowhere"], {}, "'/nowhere' does not exist"),
         (["join"], {"HEADRACE_MOON": "1"}, "environment variable HEADRACE_MOON"),

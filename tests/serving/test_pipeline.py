@@ -53,6 +53,12 @@ def test_a_request_that_cannot_be_answered_is_told_why(changes: dict[str, object
         checked(query(**changes), LIMITS)
 
 
+def test_where_domains_are_open_one_that_nobody_has_seen_is_answered() -> None:
+    limits = dataclasses.replace(LIMITS, is_open=True)
+    assert checked(query(domain="moon"), limits).domain == "moon"
+    assert checked(query(domain=""), limits).domain == "home"
+
+
 @given(arrays.arrays(np.float32, st.integers(1, 50), elements=st.floats(0, 1, width=32)), st.integers(1, 60))
 def test_the_best_come_first_and_ties_keep_the_callers_order(scores: np.ndarray, top_k: int) -> None:
     expected = sorted(range(len(scores)), key=lambda place: (-scores[place], place))[:top_k]

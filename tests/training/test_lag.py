@@ -84,6 +84,30 @@ def test_a_share_of_negatives_stays_all_else_stays_and_every_rate_says_so(small:
     assert (thin.sample_rate_BL == 0.25).all()
 
 
+def test_of_several_labels_each_keeps_its_odds(small: Any) -> None:
+    # The joiner's form: a row for a positive label, another for those that are 0 beside it.
+    batch = shown_examples(small, 20_000)
+    acts_B, likes_B = np.random.default_rng(0).random((2, len(batch))) < np.array([[0.3], [0.2]])
+    nan = np.float32(np.nan)
+    yes = np.stack([np.where(acts_B, 1.0, nan), np.where(likes_B, 1.0, nan)], axis=1).astype(np.float32)
+    no = np.stack([np.where(acts_B, nan, 0.0), np.where(likes_B, nan, 0.0)], axis=1).astype(np.float32)
+    parts = []
+    for label_BL in (yes, no):
+        stated = ~np.isnan(label_BL).all(axis=1)
+        rates = np.ones_like(label_BL)
+        whole = dataclasses.replace(
+            batch, label_names=("act", "like"), label_BL=label_BL, sample_rate_BL=rates
+        )
+        parts.append(thinned(whole.take(np.flatnonzero(stated)), 0.25, seed=3))
+    for label, said_B in enumerate((acts_B, likes_B)):
+        positives = sum(int((part.label_BL[:, label] == 1).sum()) for part in parts)
+        negatives = sum(int((part.label_BL[:, label] == 0).sum()) for part in parts)
+        assert positives == said_B.sum()
+        wanted = (~said_B).sum() / 4
+        assert abs(negatives - wanted) < 5 * np.sqrt(wanted)
+        assert all((part.sample_rate_BL == 0.25).all() for part in parts)
+
+
 def test_the_rows_that_stay_are_whole_and_in_order(small: Any) -> None:
     batch = shown_examples(small, 50)
     thin = thinned(batch, 0.5, seed=3)

@@ -179,6 +179,15 @@ def test_examples_of_other_features_end_the_run_with_the_snapshot_before_them(
     assert one.loop.status.offsets == {f"{EXAMPLES}/0": 1}
 
 
+def test_examples_of_other_labels_end_the_run_rather_than_teach_the_wrong_ones(
+    small: Any, trainer: Start, tmp_path: Path
+) -> None:
+    one = trainer(log_of(message(small, 0)), tmp_path, label_names=("long_view",))
+    with pytest.raises(LayoutMismatch, match="examples have labels label, recipe 'small' wants long_view"):
+        one.run()
+    assert one.loop.status.examples == 0
+
+
 def test_a_snapshot_of_other_features_is_refused(small: Any, trainer: Start, tmp_path: Path) -> None:
     log = log_of(message(small, 0))
     trainer(log, tmp_path).run()
@@ -204,7 +213,7 @@ def test_the_first_act_of_a_start_is_a_snapshot_that_replicas_find(
 
 def test_a_snapshot_is_taken_once_at_the_mark(small: Any, trainer: Start, tmp_path: Path) -> None:
     log = log_of(*(message(small, number) for number in range(4)))
-    one = trainer(log, tmp_path, snapshot_at_examples=8)
+    one = trainer(log, tmp_path, snapshot_at=8)
     one.run()
     assert [manifest.examples for manifest in one.witness.manifests] == [0, 10, 20]
 

@@ -170,7 +170,7 @@ def test_videos_have_basic_columns_and_no_statistics_of_the_month(folder):
     assert values(items, "frame", 1, 2) == [1, 2]
     assert values(items, "music", 1, 2) == [0, 1]
     assert values(items, "music_type", 1, 2) == [10, 0]
-    assert values(items, "tags", 1, 2) == [[1, 2], []]
+    assert values(items, "tags", 1, 2) == [[40, 8], []]
     assert "counts" not in items.names
 
 
@@ -179,7 +179,7 @@ def test_histories_are_cut_to_their_last_entries_and_told_in_three_ways(tmp_path
     users = load_kuairand(tmp_path, recent_length=2).users
     assert values(users, "recent_watches", 7, 8) == [[1, 2], []]
     assert values(users, "recent_watches_authors", 7, 8) == [[2, 1], []]
-    assert values(users, "recent_watches_tags", 7, 8) == [[1, 0], []]
+    assert values(users, "recent_watches_tags", 7, 8) == [[40, 0], []]
     assert values(users, "recent_likes", 7, 8) == [[], []]
     assert values(users, "recent_long_watches", 7, 8) == [[2, 1], []]
 
