@@ -155,6 +155,8 @@ def _probed(data: Jumping, learner: RankingLearner, looks: list[int], rows: Rows
         if not waiting:
             break
         learner.learn(piece, rows.label_N[part], event_time_s=1)
+    # A look that falls into the last piece is taken at the end.
+    found += [auc(predict_rows(learner, data.probe.keys)[:, 0], data.probe.label_N) for _ in waiting]
     return found
 
 
