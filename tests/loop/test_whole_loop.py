@@ -11,8 +11,10 @@ from rich.console import Console
 
 from infra.demo.report import DemoReport, on_screen
 from infra.demo.run import Demo, DemoConfig
+from infra.recipes.kuairand_multidomain import kuairand_multidomain
 from infra.recipes.movielens import movielens
 from infra.settings import Settings
+from recsys.snapshots import read_manifest
 
 EVENTS = 8_000
 KEYS_OF_THE_REPORT = [
@@ -59,3 +61,28 @@ def test_what_is_learned_is_what_is_served_and_every_figure_is_there(
     console.print(on_screen(report, recipe.title))
     console.file.close()
     assert "AUC, predicted first" in (tmp_path / "screen").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_of_several_domains_and_labels_goes_round_the_loop_too(
+    recsys_data: Path, tmp_path: Path
+) -> None:
+    recipe = kuairand_multidomain()
+    config = DemoConfig(folder=tmp_path / "demo", data_dir=recsys_data, events=EVENTS)
+    console = Console(file=(tmp_path / "screen").open("w"), width=100)
+    dataset = recipe.load(recsys_data, Settings())
+    report = Demo(recipe, dataset, config, console, time.perf_counter()).run()
+    console.file.close()
+
+    assert report.row_mismatches == 0
+    assert report.rows == report.distinct_admitted_keys > EVENTS / 10
+    # A constant gets 0.5; 8,000 rows are enough to know tabs and durations.
+    assert report.online_auc_second_half > 0.63
+    assert report.calibration == pytest.approx(1.0, abs=0.1)
+    # Statements of three labels, of which each showing is learned once.
+    newest = max(
+        read_manifest(path).examples
+        for path in (config.folder / "state").rglob("snapshot-*")
+        if path.is_dir()
+    )
+    assert newest > EVENTS
