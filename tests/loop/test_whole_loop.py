@@ -14,7 +14,7 @@ from infra.demo.run import Demo, DemoConfig
 from infra.recipes.kuairand_multidomain import kuairand_multidomain
 from infra.recipes.movielens import movielens
 from infra.settings import Settings
-from recsys.snapshots import read_manifest
+from recsys.snapshots import read_manifest, snapshots
 
 EVENTS = 8_000
 KEYS_OF_THE_REPORT = [
@@ -80,9 +80,5 @@ def test_a_model_of_several_domains_and_labels_goes_round_the_loop_too(
     assert report.online_auc_second_half > 0.63
     assert report.calibration == pytest.approx(1.0, abs=0.1)
     # Statements of three labels, of which each showing is learned once.
-    newest = max(
-        read_manifest(path).examples
-        for path in (config.folder / "state").rglob("snapshot-*")
-        if path.is_dir()
-    )
-    assert newest > EVENTS
+    folder = config.folder / "state" / recipe.name / "snapshots"
+    assert read_manifest(snapshots(folder)[-1]).examples > EVENTS
