@@ -49,6 +49,8 @@ class Coverage:
     """Next offset to read, by "topic/partition"."""
     schema_fingerprint: int = 0
     """Of the features that the rows hold; 0 while there are none."""
+    label_names: list[str] = field(default_factory=list)
+    """Of the labels that the rows state; empty while there are none, and in archives of older releases."""
 
 
 class ExampleArchive:
@@ -85,10 +87,16 @@ class ExampleArchive:
                 f"examples have feature schema {batch.schema_fingerprint:016x}, {self._folder} holds "
                 f"{covered.schema_fingerprint:016x}; archive them into another folder"
             )
+        names = list(batch.label_names)
+        if covered.label_names not in ([], names):
+            raise LayoutMismatch(
+                f"examples have labels {', '.join(names)}, {self._folder} holds "
+                f"{', '.join(covered.label_names)}; archive them into another folder"
+            )
         self._pending.append(_numbered(value, covered.messages))
         covered.rows += len(batch)
         covered.messages += 1
-        covered.schema_fingerprint = batch.schema_fingerprint
+        covered.schema_fingerprint, covered.label_names = batch.schema_fingerprint, names
 
     def flush(self) -> None:
         """Write what is pending as a part; it then exists whole or, after a crash, not at all."""

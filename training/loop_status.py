@@ -19,7 +19,7 @@ class LoopStatus:
     examples: int = 0
     """Learned since the model began: rows of the log. A showing with several labels may have several."""
     showings: int = 0
-    """Showings that these stand for, by their first label: a negative taken back counts against itself."""
+    """Showings that the metrics have counted: those of the whole stream, where negatives were sampled."""
     as_of_ms: int = 0
     """Event time of the newest example learned."""
     watermark_ms: int = 0

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.progressive import ProgressiveMetrics
 from recsys.interactions import ExampleBatch
@@ -63,7 +61,7 @@ class LoopConfig:
     """Event time between two looks for expired rows, each at the whole table; > 0. Part of the model: which
     rows are gone must follow from the log, not from where a sweep stood when a trainer was killed."""
     snapshot_at: int = 0
-    """Also save, once, when this many showings are learned; 0 is never."""
+    """Also save when this many showings are passed; 0 is never."""
     label_names: tuple[str, ...] = ()
     """The labels that are learned, in their order: examples must begin with them. Empty: any."""
     poll_timeout_s: float = 0.1
@@ -111,7 +109,7 @@ class OnlineLoop:
                 "use the recipe that it was made with"
             )
         self.status.examples = manifest.examples
-        self.status.showings = round(self.metrics.total.metrics()["examples"])
+        self.status.showings = round(self.metrics.total.stands_for)
         self.status.as_of_ms = manifest.as_of_ms
         self.status.marks = dict(manifest.marks)
         self.status.offsets = dict(manifest.source_offsets)
@@ -216,9 +214,9 @@ class OnlineLoop:
             if self._learner.table.clock_s // self._config.sweep_every_s > period_before:
                 self._learner.table.sweep(_EVERY_ROW)
             self.metrics.add(predicted_B, learned.label_B, newest_ms, stated=statements_of(learned))
+            status.showings = round(self.metrics.total.stands_for)
             status.as_of_ms = max(status.as_of_ms, newest_ms)
             status.examples += len(batch)
-            status.showings += round(float(batch.weight_B[~np.isnan(batch.label_B)].sum()))
         status.watermark_ms = max(status.watermark_ms, message.watermark_ms)
         status.sent_at_ms = max(status.sent_at_ms, message.sent_at_ms)
 

@@ -2,7 +2,8 @@
 
 A joiner states a positive label in a row of its own and the negative ones beside it. Rows of one showing
 that lie side by side and state different labels are one example; learned one by one they would be looked
-up, routed and counted several times, and those who act would weigh more than those who do not.
+up, routed and counted several times, and those who act would weigh more than those who do not. A showing
+that is cut by the end of a message stays in two parts.
 
 Axes: B rows of a batch, M examples, L labels.
 """
@@ -50,6 +51,7 @@ def _continues(batch: ExampleBatch) -> NDArray[np.bool_]:
         is_plain_B[1:]
         & is_plain_B[:-1]
         & (batch.item_id_B[1:] == batch.item_id_B[:-1])
+        & (batch.user_id_B[1:] == batch.user_id_B[:-1])
         & (request_B[1:] == request_B[:-1])
         & (batch.event_time_ms_B[1:] == batch.event_time_ms_B[:-1])
     )

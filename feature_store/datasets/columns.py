@@ -128,12 +128,12 @@ def list_codes(lists: Sequence[Sequence[str]]) -> Ragged:
 def list_numbers(lists: Sequence[Sequence[str]]) -> Ragged:
     """1 + the number that each text in the lists is, whatever else the column holds; repeats are left out.
 
-    Raises DatasetLayoutError for a text that is no number from 0 on.
+    Raises DatasetLayoutError for a text that is no number from 0 to below 10**18.
     """
     kept = [list(dict.fromkeys(listed)) for listed in lists]
-    bad = next((text for listed in kept for text in listed if not text.isdecimal()), None)
-    if bad is not None:
-        raise DatasetLayoutError(f"want lists of numbers from 0 on, got {bad!r} in one")
+    for text in (text for listed in kept for text in listed):
+        if not text.isdecimal() or len(text) > 18:
+            raise DatasetLayoutError(f"want lists of numbers from 0 on, got {text!r} in one")
     lengths_N = np.array([len(listed) for listed in kept], dtype=np.int64)
     return Ragged(np.array([1 + int(text) for listed in kept for text in listed], np.int64), lengths_N)
 

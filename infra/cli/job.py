@@ -71,6 +71,7 @@ def train(
         examples=examples,
         out=out,
         schema_fingerprint=chosen.schema.fingerprint,
+        label_names=chosen.join.rules.label_names[: chosen.tower.n_tasks],
         micro_batch=chosen.micro_batch,
     )
     console = Console()

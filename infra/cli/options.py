@@ -31,12 +31,11 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every change
 
 def refuse_options(context: typer.Context) -> None:
     """Refuse options that stand before a verb of a verb: nobody would read them."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(
-                f"it stands before {context.invoked_subcommand!r}; put it behind",
-                param_hint=f"--{name.replace('_', '-')}",
+                f"it stands before {context.invoked_subcommand!r}; put it behind", param_hint=option.opts[0]
             )
 
 

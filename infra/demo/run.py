@@ -263,7 +263,7 @@ def percentiles(values_ms: ArrayLike) -> dict[str, float]:
 
 def _joined(metrics: dict[str, float]) -> float:
     """Examples that the joiner has given out."""
-    labels = ("positives", "negatives")
+    labels = ("positives", "negatives", "retracted")
     return sum(metrics.get(f"streaming_join_events_total{{outcome={label}}}", 0.0) for label in labels)
 
 

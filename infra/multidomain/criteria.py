@@ -1,4 +1,4 @@
-"""What the comparison must show, each with the measured figure: stated before any of it was run."""
+"""What the comparison must show, each with the measured figure: as the specification states them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def criteria_table(figures: Sequence[Figure]) -> str:
         for figure in figures
     ]
     columns = ("criterion", "wanted", "measured", "95 % interval", "", "")
-    return table("criteria", "Criteria, stated before the run", columns, rows)
+    return table("criteria", "Criteria", columns, rows)
 
 
 def data_tables(summary: DataSummary) -> Iterator[str]:

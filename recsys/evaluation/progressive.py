@@ -83,13 +83,17 @@ class Tally:
             self.prediction_sum - earlier.prediction_sum,
         )
 
+    @property
+    def stands_for(self) -> float:
+        """How many examples of the whole stream the counted rows stand for."""
+        return float(self.positives_S.sum()) + max(float(self.negatives_S.sum()), 0.0)
+
     def metrics(self) -> dict[str, float]:
         """examples, auc, log_loss, normalized_entropy, calibration; NaN where undefined.
 
         ``examples`` is how many the counted rows stand for.
         """
-        n_positive, n_negative = float(self.positives_S.sum()), float(self.negatives_S.sum())
-        n = n_positive + max(n_negative, 0.0)
+        n_positive, n = float(self.positives_S.sum()), self.stands_for
         rate = n_positive / n if n > 0 else np.nan
         log_loss = self.loss_sum / n if n > 0 else np.nan
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)) if 0 < rate < 1 else np.nan

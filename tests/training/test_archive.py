@@ -93,6 +93,7 @@ def test_the_coverage_says_where_to_read_on(tmp_path: Path) -> None:
         rows=6,
         messages=2,
         marks={f"{TOPIC}/0": (0, 6)},
+        label_names=["label"],
         offsets={f"{TOPIC}/0": 3},
         schema_fingerprint=SCHEMA,
     )

@@ -218,6 +218,21 @@ def test_a_snapshot_is_taken_once_at_the_mark(small: Any, trainer: Start, tmp_pa
     assert [manifest.examples for manifest in one.witness.manifests] == [0, 10, 20]
 
 
+def test_showings_are_those_of_the_whole_stream_and_a_restart_counts_on(
+    small: Any, trainer: Start, tmp_path: Path
+) -> None:
+    rates = np.full((5, 1), 0.1, np.float32)
+    sampled = [message(small, number, sample_rate_BL=rates) for number in range(4)]
+    whole = trainer(log_of(*sampled), tmp_path / "whole")
+    whole.run()
+    log = log_of(*sampled)
+    trainer(log, tmp_path / "parts", snapshots=often(1)).run(limit=2)
+    resumed = trainer(log, tmp_path / "parts")
+    assert resumed.loop.status.showings > 0
+    resumed.run()
+    assert resumed.loop.status.showings == whole.loop.status.showings > whole.loop.status.examples
+
+
 @pytest.mark.parametrize("name", ["micro_batch", "lag_period_ms", "sweep_every_s"])
 def test_a_period_or_size_of_nothing_is_refused_when_the_config_is_built(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be > 0, got 0"):

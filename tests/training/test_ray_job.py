@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,11 @@ def test_examples_of_other_features_are_refused_before_ray_starts(job: TrainJob)
     )
     with pytest.raises(LayoutMismatch, match="joined with this recipe"):
         train_ranker(other, learner_builder())
+
+
+def test_examples_of_other_labels_are_refused_before_ray_starts(job: TrainJob) -> None:
+    with pytest.raises(LayoutMismatch, match="recipe 'small' wants long_view"):
+        train_ranker(replace(job, label_names=("long_view",)), learner_builder())
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class TrainJob:
     """Folder for the snapshot."""
     schema_fingerprint: int
     """Of the features that the recipe learns from; other examples are refused."""
+    label_names: tuple[str, ...] = ()
+    """What the recipe learns, in its order: examples must begin with them. Empty: any."""
     micro_batch: int = 64
     """Examples per learning step; > 0. As in the online loop, another value gives another model."""
     window_ms: int = 60_000
@@ -120,6 +122,12 @@ def _checked(job: TrainJob) -> TrainJob:
         raise LayoutMismatch(
             f"examples in {job.examples} have feature schema {covered.schema_fingerprint:016x}, recipe "
             f"{job.recipe!r} wants {job.schema_fingerprint:016x}; archive what was joined with this recipe"
+        )
+    wanted, names = job.label_names, tuple(covered.label_names)
+    if names and names[: len(wanted)] != wanted:
+        raise LayoutMismatch(
+            f"examples in {job.examples} have labels {', '.join(names)}, recipe {job.recipe!r} wants "
+            f"{', '.join(wanted)}; archive what was joined with this recipe"
         )
     return replace(job, examples=job.examples.absolute(), out=job.out.absolute())
 

@@ -12,6 +12,7 @@ from feature_store.datasets.columns import (
     integers,
     last_of_each,
     list_codes,
+    list_numbers,
     shifted,
 )
 from feature_store.errors import DatasetLayoutError
@@ -45,6 +46,18 @@ def test_list_codes_drop_empty_texts_and_repeats(lists):
     assert coded.values_T.tolist() == [code for one in expected for code in one]
     assert coded.lengths_N.tolist() == [len(one) for one in expected]
     assert first_of(coded).tolist() == [one[0] if one else 0 for one in expected]
+
+
+@given(st.lists(st.lists(st.integers(0, 10**18 - 1), max_size=4), max_size=6))
+def test_numbers_in_lists_keep_their_value_whatever_else_the_column_holds(lists):
+    coded = list_numbers([[str(number) for number in one] for one in lists])
+    assert coded.values_T.tolist() == [number + 1 for one in lists for number in dict.fromkeys(one)]
+
+
+@pytest.mark.parametrize("text", ["food", "-1", "1.5", str(10**18)])
+def test_a_text_in_a_list_of_numbers_is_refused(text):
+    with pytest.raises(DatasetLayoutError, match=f"want lists of numbers from 0 on, got '{text}' in one"):
+        list_numbers([["1", text]])
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=6), st.integers(0, 4))
