@@ -128,6 +128,18 @@ class ExampleBatch:
         return self.label_BL[:, 0]
 
 
+UNNAMED_LABEL = ("label",)
+"""Of examples whose one label nobody has named: those of wire 1, and of tests."""
+
+
+def begins_with_labels(label_names: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether examples state the labels that a model learns, first and in its order.
+
+    A single label that nobody has named is taken for the one that is wanted.
+    """
+    return label_names[: len(wanted)] == wanted or (label_names == UNNAMED_LABEL and len(wanted) == 1)
+
+
 def plain_examples(
     *,
     example_id_B: NDArray[np.uint64],
@@ -148,7 +160,7 @@ def plain_examples(
         event_time_ms_B=event_time_ms_B,
         domain_B=[""] * n,
         model_version_B=[""] * n,
-        label_names=("label",),
+        label_names=UNNAMED_LABEL,
         label_BL=label_B.reshape(-1, 1),
         sample_rate_BL=np.ones((n, 1), np.float32),
         weight_B=np.ones(n, np.float32),

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import ShapeError
 from recsys.features import RaggedKeys
-from recsys.interactions import ExampleBatch, plain_examples
+from recsys.interactions import UNNAMED_LABEL, ExampleBatch, plain_examples
 from streaming.errors import WireError
 
 WIRE_VERSION = 2
@@ -208,7 +208,7 @@ def _read_first(rows: pa.RecordBatch, metadata: Mapping[str, str]) -> ExampleBat
         event_time_ms_B=_numbers(rows, "event_time_ms"),
         domain_B=rows.column("domain").to_pylist(),
         model_version_B=[""] * n,
-        label_names=("label",),
+        label_names=UNNAMED_LABEL,
         label_BL=_numbers(rows, "label").reshape(n, 1),
         sample_rate_BL=np.ones((n, 1), np.float32),
         weight_B=np.ones(n, np.float32),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.progressive import ProgressiveMetrics
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, begins_with_labels
 from recsys.ranking.learner import RankingLearner
 from recsys.ranking.statements import statements_of
 from recsys.snapshots import Manifest
@@ -196,7 +196,7 @@ class OnlineLoop:
                 f"{self._config.recipe!r} wants {self._config.schema_fingerprint:016x}; join with this recipe"
             )
         wanted = self._config.label_names
-        if batch.label_names[: len(wanted)] != wanted:
+        if not begins_with_labels(batch.label_names, wanted):
             raise LayoutMismatch(
                 f"examples have labels {', '.join(batch.label_names)}, recipe {self._config.recipe!r} "
                 f"wants {', '.join(wanted)}; join with this recipe"

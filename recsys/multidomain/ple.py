@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError
 from recsys.multidomain.bucketed_mlp import Buckets, MLPBank, plain_mlp
 from recsys.multidomain.domain_net import DomainNet, NetShape
-from recsys.multidomain.mixture import mixture
+from recsys.ranking.blocks import mixture
 from recsys.ranking.tower import check_hidden
 
 

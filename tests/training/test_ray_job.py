@@ -193,8 +193,8 @@ def test_examples_of_other_features_are_refused_before_ray_starts(job: TrainJob)
 
 
 def test_examples_of_other_labels_are_refused_before_ray_starts(job: TrainJob) -> None:
-    with pytest.raises(LayoutMismatch, match="recipe 'small' wants long_view"):
-        train_ranker(replace(job, label_names=("long_view",)), learner_builder())
+    with pytest.raises(LayoutMismatch, match="recipe 'small' wants click, long_view"):
+        train_ranker(replace(job, label_names=("click", "long_view")), learner_builder())
 
 
 @pytest.mark.parametrize(

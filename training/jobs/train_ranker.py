@@ -24,7 +24,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from recsys.errors import ConfigError
 from recsys.evaluation.progressive import ProgressiveMetrics
-from recsys.interactions import ExampleBatch
+from recsys.interactions import ExampleBatch, begins_with_labels
 from recsys.ranking.learner import RankingLearner
 from recsys.snapshots import Manifest, write_snapshot
 from training.archive import coverage_of, read_examples
@@ -124,7 +124,7 @@ def _checked(job: TrainJob) -> TrainJob:
             f"{job.recipe!r} wants {job.schema_fingerprint:016x}; archive what was joined with this recipe"
         )
     wanted, names = job.label_names, tuple(covered.label_names)
-    if names and names[: len(wanted)] != wanted:
+    if names and not begins_with_labels(names, wanted):
         raise LayoutMismatch(
             f"examples in {job.examples} have labels {', '.join(names)}, recipe {job.recipe!r} wants "
             f"{', '.join(wanted)}; archive what was joined with this recipe"
