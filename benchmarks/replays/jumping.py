@@ -18,7 +18,7 @@ from feature_store.datasets.examples import examples_of
 from feature_store.datasets.kuairand import load_kuairand
 from feature_store.datasets.synthetic import Jump, syn2
 from infra.multidomain.arms import ARMS
-from infra.multidomain.data import KUAIRAND_TABS, UTC_OFFSET_MS
+from infra.multidomain.data import DAY_MS, KUAIRAND_TABS, UTC_OFFSET_MS
 from infra.recipes.kuairand import SCHEMA
 from infra.recipes.recipe import wide_and_vector
 from recsys.evaluation.ranking_metrics import auc
@@ -33,7 +33,6 @@ from training.micro_batches import micro_batches
 
 Floats = NDArray[np.float32]
 
-DAY_MS = 86_400_000
 MICRO_BATCH, VECTOR_DIM = 64, 8
 JUMPED_DOMAIN = 1
 

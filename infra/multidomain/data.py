@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_store.datasets.examples import examples_of
-from feature_store.datasets.kuairand import load_kuairand
+from feature_store.datasets.kuairand import UTC_OFFSET_HOURS, load_kuairand
 from feature_store.datasets.movielens import load_movielens
 from feature_store.datasets.synthetic import SyntheticRows, syn, syn2
+from feature_store.entities import HOUR_MS
 from feature_store.errors import DatasetUnavailable
 from infra.recipes import kuairand as kuairand_recipe
 from infra.settings import Settings
@@ -28,7 +29,7 @@ from recsys.multidomain.single_net import SingleNetConfig
 from recsys.multidomain.tower import MultiDomainConfig
 from training.epochs import LabelledRows
 
-DAY_MS, UTC_OFFSET_MS = 86_400_000, 8 * 3_600_000
+DAY_MS, UTC_OFFSET_MS = 86_400_000, UTC_OFFSET_HOURS * HOUR_MS
 KUAIRAND_TABS = (1, 0, 4, 6, 2)
 """The five that have more than 5,000 rows; the others are one domain."""
 ID, CODE = 24, 12
